@@ -1,1 +1,1 @@
-//! Writers.
+//! Backends: plan a program for a graph, print it through templates, and write its weights.

@@ -1,1 +1,18 @@
-//! The neutral graph.
+//! The neutral graph of modelport: typed operators on a petgraph graph, lazily read tensors, shapes with a free
+//! batch, layouts, passes and a reference evaluator. Knows no framework.
+
+pub mod diagnostic;
+pub mod eval;
+pub mod graph;
+pub mod layout;
+pub mod op;
+pub mod pass;
+pub mod shape;
+pub mod tensor;
+
+pub use diagnostic::{Error, Problem, Result};
+pub use graph::{Graph, Node, NodeId, Port, Value, ValueInfo};
+pub use layout::Layout;
+pub use op::Op;
+pub use shape::{Dim, Shape};
+pub use tensor::{DType, Tensor};

@@ -1,0 +1,3 @@
+//! TensorFlow: graphs (meta graphs, frozen graphs) and checkpoints.
+
+pub mod graphdef;
