@@ -34,9 +34,7 @@ def test_checkpoint(case, converted):
     assert_parity(case, converted(case))
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in CASES.values() if case.frozen], ids=lambda case: case.name
-)
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.frozen], ids=lambda case: case.name)
 def test_frozen(case, converted):
     assert_parity(case, converted(case, "frozen"))
 
