@@ -38,7 +38,7 @@ def best(command, clean):
 def measure(modelport, folder, scratch):
     case = json.loads((folder / "case.json").read_text())
     checkpoint = sorted(folder.glob("model.ckpt*"))
-    # Into the page cache, so that no command waits for the disk; not into this process, whose peak its children inherit.
+    # Into the page cache, so that no command waits for the disk; not into this process: children inherit its peak.
     subprocess.run(["cat", *checkpoint], stdout=subprocess.DEVNULL, check=True)
     copy, _ = best(["cp", *checkpoint, scratch], scratch)
     source = ["-sf", "tensorflow", "-in", folder / case["network"], "-iw", folder / case["weights"]]
