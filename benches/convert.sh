@@ -17,8 +17,11 @@ fi
 for name in "${names[@]}"; do
     if [[ ! -e $networks/$name/case.json ]]; then
         echo "making $name in $networks" >&2
-        PYTHONPATH=$root/tests/fixtures "$("$root/tests/setup" tf1)/bin/python" -W ignore \
-            -m tf1.generate --full "$networks" "$name" >/dev/null 2>&1
+        python=$("$root/tests/setup" tf1)/bin/python
+        said=$(PYTHONPATH=$root/tests/fixtures "$python" -m tf1.generate --full "$networks" "$name" 2>&1) || {
+            echo "$said" >&2
+            exit 1
+        }
     fi
 done
 exec "${PYTHON:-python3}" "$root/benches/measure.py" "$modelport" "$networks" "${names[@]}"
