@@ -22,20 +22,25 @@ from inputs import case_inputs  # noqa: E402
 torch.set_num_threads(2)
 
 
-def binary(name="modelport"):
-    """The program: MODELPORT_BIN, else the release build, else the debug build; `name` may be one of MMdnn's."""
+def binary():
+    """The program: MODELPORT_BIN, else the release build, else the debug build."""
     builds = [ROOT / "target" / build / "modelport" for build in ("release", "debug")]
     given = os.environ.get("MODELPORT_BIN")
     for path in [Path(given)] if given else builds:
         if path.exists():
-            return path.with_name(name)
+            return path
     raise FileNotFoundError("no modelport binary: run `cargo build --release`, or set MODELPORT_BIN")
 
 
 def modelport(*arguments, name="modelport", cwd=None, check=True):
-    """Runs the program; with `check`, a failure fails the test with what the program said."""
-    command = [str(argument) for argument in (binary(name), *arguments)]
-    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    """Runs the program; with `check`, a failure fails the test with what the program said.
+
+    `name` may be one of MMdnn's: a program of its own beside modelport, or the name that modelport is called under.
+    """
+    program = binary().with_name(name)
+    command = [str(argument) for argument in (program, *arguments)]
+    executable = program if program.exists() else binary()
+    result = subprocess.run(command, executable=executable, cwd=cwd, capture_output=True, text=True, timeout=300)
     if check and result.returncode != 0:
         raise AssertionError(f"{' '.join(command)}\nexited with {result.returncode}\n{result.stdout}{result.stderr}")
     return result
