@@ -55,9 +55,7 @@ fn weights(graph: &Graph) -> HashSet<NodeId> {
             let parameter = match op {
                 Op::MatMul(_) | Op::Einsum(_) => true,
                 Op::Gather(_) => index == 0,
-                op => op
-                    .slot(index)
-                    .is_some_and(|slot| matches!(slot.kind, SlotKind::Param | SlotKind::OptionalParam)),
+                op => op.slot(index).is_some_and(|slot| matches!(slot.kind, SlotKind::Param | SlotKind::OptionalParam)),
             };
             if let (true, Some(input)) = (parameter, input) {
                 stack.push(input.node);

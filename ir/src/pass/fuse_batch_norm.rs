@@ -169,3 +169,184 @@ pub(super) fn channel_layout(axis: Option<usize>, shape: &Shape) -> Option<Layou
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Net, batch, the};
+    use super::*;
+    use crate::shape::{Dim, Shape};
+
+    const LAST: &[usize] = &[5, 7, 3];
+
+    struct Parts {
+        gamma: Value,
+        beta: Value,
+        mean: Value,
+        /// `rsqrt(var + 0.001)`
+        r: Value,
+    }
+
+    fn parts(net: &mut Net, shape: &[usize]) -> Parts {
+        net.scope = "conv/BatchNorm".to_owned();
+        let [gamma, beta, mean, variance] =
+            ["gamma", "beta", "moving_mean", "moving_variance"].map(|name| net.weight(name, shape));
+        net.scope = "conv/BatchNorm/batchnorm".to_owned();
+        let z = net.plus(0.001, variance);
+        let r = net.un(Unary::Rsqrt, z);
+        Parts { gamma, beta, mean, r }
+    }
+
+    #[test]
+    fn the_form_of_tensorflow_with_and_without_scale_and_offset() {
+        for (scale, offset) in [(true, true), (false, true), (true, false), (false, false)] {
+            for sizes in [LAST, &[6, 3], &[3], &[2, 5, 7, 3], &[3, 3, 3]] {
+                let mut net = Net::new();
+                let x = net.x(sizes);
+                let p = parts(&mut net, &[3]);
+                let gain = if scale { net.mul(p.r, p.gamma) } else { p.r };
+                let y = net.mul(x, gain);
+                let shift = if offset {
+                    let moved = net.mul(p.mean, gain);
+                    net.sub(p.beta, moved)
+                } else {
+                    let negative = net.un(Unary::Neg, p.mean);
+                    net.mul(negative, gain)
+                };
+                let y = net.add(y, shift);
+                let graph = net.check(&[y], run);
+                let id = the(&graph, "BatchNorm");
+                assert_eq!(graph.node(id).name, "conv/BatchNorm");
+                let inputs = graph.inputs_of(id);
+                assert_eq!((inputs[1].is_some(), inputs[2].is_some()), (scale, offset));
+                assert_eq!(graph.node(inputs[4].unwrap().node).name, "conv/BatchNorm/moving_variance");
+                assert!(
+                    matches!(graph.op(id), Op::BatchNorm(op) if op.layout == Layout::ChannelsLast && op.epsilon == 0.001)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn centred_first_in_all_orders() {
+        for order in 0..4 {
+            let mut net = Net::new();
+            let x = net.x(LAST);
+            let [gamma, beta, mean, variance] = ["g", "b", "m", "v"].map(|name| net.weight(name, &[3]));
+            let z = net.plus(0.1, variance);
+            let centred = net.sub(x, mean);
+            let y = match order {
+                0 => {
+                    let root = net.un(Unary::Sqrt, z);
+                    net.div(centred, root)
+                }
+                1 => {
+                    let half = net.num(0.5);
+                    let root = net.bin(Binary::Pow, z, half);
+                    net.div(centred, root)
+                }
+                2 => {
+                    let r = net.un(Unary::Rsqrt, z);
+                    net.mul(r, centred)
+                }
+                _ => {
+                    let root = net.un(Unary::Sqrt, z);
+                    let gain = net.div(gamma, root);
+                    net.mul(gain, centred)
+                }
+            };
+            let y = if order == 3 { y } else { net.mul(gamma, y) };
+            let y = net.add(beta, y);
+            assert_eq!(net.ops(&[y], run), ["BatchNorm"], "order {order}");
+        }
+    }
+
+    #[test]
+    fn vectors_of_channels_first() {
+        // Reshaped before use, or after the arithmetic.
+        for early in [true, false] {
+            let mut net = Net::new();
+            let x = net.x(&[3, 3, 3]);
+            let place = Shape::known(&[1, 3, 1, 1]);
+            let mut vectors = ["g", "b", "m", "v"].map(|name| net.weight(name, &[3]));
+            if early {
+                vectors = vectors.map(|v| net.reshape(v, place.clone()));
+            }
+            let [gamma, beta, mean, variance] = vectors;
+            let z = net.plus(0.1, variance);
+            let r = net.un(Unary::Rsqrt, z);
+            let mut gain = net.mul(gamma, r);
+            let moved = net.mul(mean, gain);
+            let mut shift = net.sub(beta, moved);
+            if !early {
+                gain = net.reshape(gain, place.clone());
+                shift = net.reshape(shift, place);
+            }
+            let y = net.mul(x, gain);
+            let y = net.add(y, shift);
+            let graph = net.check(&[y], run);
+            let id = the(&graph, "BatchNorm");
+            assert!(matches!(graph.op(id), Op::BatchNorm(op) if op.layout == Layout::ChannelsFirst));
+        }
+    }
+
+    #[test]
+    fn the_input_may_be_a_sum_with_a_constant() {
+        let mut net = Net::new();
+        let x = net.x(LAST);
+        let bias = net.weight("bias", &[3]);
+        let x = net.add(x, bias);
+        let p = parts(&mut net, &[3]);
+        let y = net.sub(x, p.mean);
+        let y = net.mul(y, p.r);
+        let y = net.add(y, p.beta);
+        assert_eq!(net.ops(&[y], run), ["Add", "BatchNorm"]);
+    }
+
+    #[test]
+    fn near_misses_stay() {
+        // A plain affine function.
+        let mut net = Net::new();
+        let x = net.x(LAST);
+        let (m, b) = (net.weight("m", &[3]), net.weight("b", &[3]));
+        let y = net.mul(x, m);
+        let y = net.add(y, b);
+        assert_eq!(net.ops(&[y], run), ["Mul", "Add"]);
+        // Different roots for the input and the mean.
+        let mut net = Net::new();
+        let x = net.x(LAST);
+        let (p, q) = (parts(&mut net, &[3]), parts(&mut net, &[3]));
+        let y = net.mul(x, p.r);
+        let moved = net.mul(p.mean, q.r);
+        let y = net.sub(y, moved);
+        assert!(!net.ops(&[y], run).contains(&"BatchNorm".to_owned()));
+        // A vector along a spatial axis.
+        let mut net = Net::new();
+        let x = net.x(&[3, 4, 5]);
+        let p = parts(&mut net, &[3, 1, 1]);
+        let y = net.sub(x, p.mean);
+        let y = net.mul(y, p.r);
+        assert!(!net.ops(&[y], run).contains(&"BatchNorm".to_owned()));
+        // Statistics that depend on data.
+        let mut net = Net::new();
+        let x = net.x(LAST);
+        let m = net.graph.input("mean", crate::DType::Float32, Shape(vec![Dim::Known(3)])).unwrap();
+        let p = parts(&mut net, &[3]);
+        let y = net.sub(x, m);
+        let y = net.mul(y, p.r);
+        assert!(!net.ops(&[y], run).contains(&"BatchNorm".to_owned()));
+        let _ = batch(&[]);
+    }
+
+    #[test]
+    fn one_channel() {
+        let mut net = Net::new();
+        let x = net.x(&[5, 7, 1]);
+        let p = parts(&mut net, &[1]);
+        let gain = net.mul(p.r, p.gamma);
+        let y = net.mul(x, gain);
+        let moved = net.mul(p.mean, gain);
+        let shift = net.sub(p.beta, moved);
+        let y = net.add(y, shift);
+        assert_eq!(net.ops(&[y], run), ["BatchNorm"]);
+    }
+}

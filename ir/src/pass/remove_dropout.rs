@@ -82,7 +82,7 @@ fn find(graph: &Graph, value: Value) -> Option<(Value, f64)> {
         let Some(sum) = expand(graph, scaled, &|v| v == x || Some(v) == stop) else { continue };
         let [term] = sum.terms.as_slice() else { continue };
         let mut wanted = vec![x.into()];
-        wanted.extend(stop.map(Into::into));
+        wanted.extend(stop.map(Factor::from));
         let Some(rest) = term.without(&wanted) else { continue };
         match mask.keep {
             Some(keep) if rest.is_empty() && near(term.coefficient * keep, 1.0) && 0.0 < keep && keep <= 1.0 => {

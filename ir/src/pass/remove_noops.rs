@@ -12,9 +12,7 @@ use super::pattern::{is_regrouping, is_zero, number};
 use super::rewrite::forward;
 use crate::diagnostic::Result;
 use crate::graph::{Graph, NodeId, Value};
-use crate::op::{
-    Binary, Concat, Op, Pads, Reduce, ReduceKind, Reshape, Transpose, Unary, Unsqueeze,
-};
+use crate::op::{Binary, Concat, Op, Pads, Reduce, ReduceKind, Reshape, Transpose, Unary, Unsqueeze};
 use crate::shape::{Dim, Shape};
 
 /// Runs the pass.
@@ -127,8 +125,8 @@ fn neutral(graph: &Graph, id: NodeId, op: Binary) -> Option<Value> {
         Binary::Mul if one(a) => b,
         _ => return None,
     };
-    let unchanged = same_shape(graph.shape(kept), graph.shape(id.into()))
-        && graph.info(kept).dtype == graph.info(id.into()).dtype;
+    let unchanged =
+        same_shape(graph.shape(kept), graph.shape(id.into())) && graph.info(kept).dtype == graph.info(id.into()).dtype;
     unchanged.then_some(kept)
 }
 

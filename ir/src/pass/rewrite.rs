@@ -15,10 +15,7 @@ const LIMIT: usize = 64;
 
 /// Visits consumers before producers, so that the whole of a pattern is seen before its parts, and removes nodes that
 /// nothing reads on the way. Returns how often `rewrite` said that it changed something.
-pub fn backward(
-    graph: &mut Graph,
-    mut rewrite: impl FnMut(&mut Graph, NodeId) -> Result<bool>,
-) -> Result<usize> {
+pub fn backward(graph: &mut Graph, mut rewrite: impl FnMut(&mut Graph, NodeId) -> Result<bool>) -> Result<usize> {
     let mut count = 0;
     for id in graph.order()?.into_iter().rev() {
         if !graph.contains(id) {
@@ -66,17 +63,26 @@ impl Scopes {
         Scopes(counts)
     }
 
-    /// The scope that holds these nodes and no others: the name that they go by together.
-    pub fn shared_by(&self, graph: &Graph, nodes: &[NodeId]) -> Option<String> {
-        let mut names = nodes.iter().map(|&id| graph.node(id).name.as_str());
-        let mut common: Vec<&str> = scopes(names.next()?).collect();
-        for name in names {
-            let same = scopes(name).zip(&common).take_while(|(a, b)| a == *b).count();
-            common.truncate(same);
-        }
-        // The outermost scope that is theirs alone: `conv1/BatchNorm`, not `conv1/BatchNorm/batchnorm`.
-        common.into_iter().find(|scope| self.0.get(*scope) == Some(&nodes.len())).map(str::to_owned)
+    /// The scope that holds these nodes and no others: the name that they go by together. Among several the one that
+    /// holds the parameters, else the outermost: `conv1/BatchNorm`, not `conv1/BatchNorm/batchnorm`.
+    pub fn shared_by(&self, graph: &Graph, nodes: &[NodeId], parameters: &[NodeId]) -> Option<String> {
+        let own: Vec<&str> =
+            common(graph, nodes).into_iter().filter(|scope| self.0.get(*scope) == Some(&nodes.len())).collect();
+        let home = common(graph, parameters).pop();
+        let named = own.iter().find(|scope| Some(**scope) == home).or(own.first());
+        named.map(|scope| (*scope).to_owned())
     }
+}
+
+/// The scopes that all these nodes lie in, from the outermost.
+fn common<'a>(graph: &'a Graph, nodes: &[NodeId]) -> Vec<&'a str> {
+    let mut names = nodes.iter().map(|&id| graph.node(id).name.as_str());
+    let mut common: Vec<&str> = names.next().map(|name| scopes(name).collect()).unwrap_or_default();
+    for name in names {
+        let same = scopes(name).zip(&common).take_while(|(a, b)| a == *b).count();
+        common.truncate(same);
+    }
+    common
 }
 
 /// The scopes that a name lies in, from the outermost.
@@ -114,14 +120,10 @@ fn interior(graph: &Graph, id: NodeId, inputs: &[Option<Value>]) -> Vec<NodeId> 
 
 /// Replaces the expression that ends in `id` by one operator. It takes the name of the scope that held just this
 /// expression, if there is one and it is free, else keeps that of `id`.
-pub fn fuse(
-    graph: &mut Graph,
-    scopes: &Scopes,
-    id: NodeId,
-    op: impl Into<Op>,
-    inputs: &[Option<Value>],
-) -> Result<()> {
-    let name = scopes.shared_by(graph, &interior(graph, id, inputs));
+pub fn fuse(graph: &mut Graph, scopes: &Scopes, id: NodeId, op: impl Into<Op>, inputs: &[Option<Value>]) -> Result<()> {
+    let parameters: Vec<NodeId> =
+        inputs.iter().flatten().map(|value| value.node).filter(|&id| matches!(graph.op(id), Op::Constant(_))).collect();
+    let name = scopes.shared_by(graph, &interior(graph, id, inputs), &parameters);
     graph.replace_op(id, op, inputs)?;
     if let Some(name) = name
         && graph.find(&name).is_none()

@@ -147,12 +147,8 @@ impl Expander<'_> {
         let inputs = graph.inputs_of(value.node);
         let (a, b) = (inputs.first().copied().flatten(), inputs.get(1).copied().flatten());
         match (graph.op(value.node), a, b) {
-            (Op::Binary(Binary::Add), Some(a), Some(b)) => {
-                self.add(&[(1.0, a), (1.0, b)], place, depth)
-            }
-            (Op::Binary(Binary::Sub), Some(a), Some(b)) => {
-                self.add(&[(1.0, a), (-1.0, b)], place, depth)
-            }
+            (Op::Binary(Binary::Add), Some(a), Some(b)) => self.add(&[(1.0, a), (1.0, b)], place, depth),
+            (Op::Binary(Binary::Sub), Some(a), Some(b)) => self.add(&[(1.0, a), (-1.0, b)], place, depth),
             (Op::Unary(Unary::Neg), Some(a), _) => self.add(&[(-1.0, a)], place, depth),
             (Op::Binary(Binary::Mul), Some(a), Some(b)) => {
                 let (a, b) = (self.expand(a, place, depth + 1)?, self.expand(b, place, depth + 1)?);
