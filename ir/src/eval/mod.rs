@@ -6,15 +6,27 @@
 
 mod activation;
 mod array;
+mod conv;
+mod dense;
 mod erf;
+mod io;
 mod math;
+mod norm;
+mod pool;
+mod reduce;
+mod run;
 mod shape;
+mod spatial;
+#[cfg(test)]
+mod testing;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use array::{Array, MAX_ELEMENTS};
 pub use erf::erf;
+pub use run::evaluate;
 
 use crate::graph::ValueInfo;
 use crate::op::Op;
@@ -136,9 +148,27 @@ fn at<'a>(inputs: &[Option<&'a Array>], slot: usize) -> Result<&'a Array, String
 /// `shapes` are those of the outputs.
 fn compute(op: &Op, inputs: &[Option<&Array>], shapes: &[Vec<usize>]) -> Result<Vec<Array>, String> {
     let x = || at(inputs, 0);
+    let optional = |slot: usize| inputs.get(slot).copied().flatten();
     let all = || (0..inputs.len()).map(|slot| at(inputs, slot)).collect::<Result<Vec<_>, _>>();
     let shape = shapes.first().map_or(&[][..], Vec::as_slice);
     let one = match op {
+        Op::Input(_) => Err("an input has no value of its own".to_owned()),
+        Op::Foreign(op) => Err(format!("no evaluation of {}, which has no translation", op.op)),
+        Op::Constant(op) => Array::from_tensor(&op.tensor),
+        Op::Fill(op) => io::fill(op, shape),
+        Op::Range(op) => io::range(op, shape),
+        Op::Dims(op) => io::dims(op),
+        Op::Conv(op) => conv::conv(op, x()?, at(inputs, 1)?, optional(2), shape),
+        Op::ConvTranspose(op) => conv::conv_transpose(op, x()?, at(inputs, 1)?, optional(2), shape),
+        Op::Pool(op) => pool::pool(op, x()?, shape),
+        Op::AdaptivePool(op) => pool::adaptive(op, x()?, shape),
+        Op::BatchNorm(op) => norm::batch_norm(op, x()?, inputs),
+        Op::LayerNorm(op) => norm::layer_norm(op, x()?, inputs),
+        Op::InstanceNorm(op) => norm::instance_norm(op, x()?, inputs),
+        Op::GroupNorm(op) => norm::group_norm(op, x()?, inputs),
+        Op::Lrn(op) => norm::lrn(op, x()?),
+        Op::L2Normalize(op) => norm::l2_normalize(op, x()?),
+        Op::Dropout(_) => Ok(x()?.clone()),
         Op::Unary(op) => activation::unary(*op, x()?),
         Op::LeakyRelu(op) => activation::leaky_relu(op, x()?),
         Op::Elu(op) => activation::exponential_linear(op, x()?),
@@ -151,9 +181,15 @@ fn compute(op: &Op, inputs: &[Option<&Array>], shapes: &[Vec<usize>]) -> Result<
         Op::Select(_) => math::select(x()?, at(inputs, 1)?, at(inputs, 2)?, shape),
         Op::Cast(op) => Ok(x()?.cast(op.dtype)),
         Op::CumSum(op) => math::cumsum(op, x()?),
+        Op::Dense(_) => dense::dense(x()?, at(inputs, 1)?, optional(2), shape),
+        Op::MatMul(op) => dense::matmul(op, x()?, at(inputs, 1)?, shape),
+        Op::Einsum(op) => dense::einsum(op, &all()?),
+        Op::Reduce(op) => reduce::reduce(op, x()?, shape),
+        Op::ArgReduce(op) => reduce::arg_reduce(op, x()?, shape),
+        Op::TopK(op) => return reduce::top_k(op, x()?, shape),
         Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => x()?.reshaped(shape),
         Op::Transpose(op) => Ok(x()?.transposed(&op.perm)),
-        Op::Concat(op) => shape::concat(op, &all()?),
+        Op::Concat(op) => shape::joined(&all()?, op.axis),
         Op::Split(op) => return shape::split(op, x()?),
         Op::Pack(op) => shape::pack(op, &all()?),
         Op::Unpack(op) => return shape::unpack(op, x()?),
@@ -165,9 +201,76 @@ fn compute(op: &Op, inputs: &[Option<&Array>], shapes: &[Vec<usize>]) -> Result<
         Op::GatherNd(_) => shape::gather_nd(x()?, at(inputs, 1)?, shape),
         Op::OneHot(op) => shape::one_hot(op, x()?),
         Op::Reverse(op) => shape::reverse(op, x()?),
-        Op::Dropout(_) => Ok(x()?.clone()),
-        Op::Constant(op) => Array::from_tensor(&op.tensor),
-        op => Err(format!("{} can't be evaluated", op.name())),
+        Op::Resize(op) => spatial::resize(op, x()?, shape),
+        Op::SpaceToDepth(op) => spatial::space_to_depth(op.block, op.channel_major, op.layout, x()?),
+        Op::DepthToSpace(op) => spatial::depth_to_space(op.block, op.channel_major, op.layout, x()?),
     };
     Ok(vec![one?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{check, ramp, reals};
+    use super::*;
+    use crate::op::{Binary, Dims, Expand, Fill, Foreign, Range, Reshape, Tile};
+    use crate::tensor::DType;
+
+    fn shape(dims: &[&str]) -> Shape {
+        dims.iter().map(|dim| Dim::parse(dim).unwrap()).collect()
+    }
+
+    /// Runs an operator on inputs that were declared with a free batch.
+    fn run(op: impl Into<Op>, inputs: &[(&Array, &[&str])]) -> Result<(Vec<usize>, Vec<f64>), String> {
+        let infos: Vec<_> = inputs.iter().map(|(x, dims)| ValueInfo::new(x.dtype(), shape(dims))).collect();
+        let arrays: Vec<_> = inputs.iter().map(|(x, _)| Some(*x)).collect();
+        let output = apply_with(&op.into(), &arrays, &infos.iter().map(Some).collect::<Vec<_>>())?.remove(0);
+        Ok((output.shape().to_vec(), output.to_f64()))
+    }
+
+    #[test]
+    fn free_sizes_are_those_of_the_inputs() {
+        let x = ramp(&[6, 2]);
+        let like: (&Array, &[&str]) = (&x, &["2*N", "2"]);
+        let dtype = DType::Int32;
+        assert_eq!(run(Reshape { shape: shape(&["N", "4"]) }, &[like]).unwrap().0, [3, 4]);
+        assert_eq!(run(Fill { shape: shape(&["N"]), value: 1.0, dtype }, &[like]).unwrap(), (vec![3], vec![1.; 3]));
+        assert_eq!(run(Dims { dims: shape(&["4*N", "7"]), dtype }, &[like]).unwrap(), (vec![2], vec![12., 7.]));
+        let range = Range { start: 0, limit: Dim::symbol("N"), delta: 1, dtype };
+        assert_eq!(run(range, &[like]).unwrap(), (vec![3], vec![0., 1., 2.]));
+        let one = ramp(&[1]);
+        assert_eq!(run(Expand { shape: shape(&["N", "1"]) }, &[(&one, &["1"]), like]).unwrap().0, [3, 1]);
+        assert_eq!(run(Tile { repeats: shape(&["N"]) }, &[(&one, &["1"]), like]).unwrap().1, [-1.25; 3]);
+    }
+
+    #[test]
+    fn free_sizes_must_agree() {
+        let (x, y) = (ramp(&[3]), ramp(&[1]));
+        let error = run(Binary::Add, &[(&x, &["N"]), (&y, &["N"])]).unwrap_err();
+        assert!(error.contains("N is 3"), "{error}");
+        assert!(run(Binary::Add, &[(&x, &["2*N"]), (&x, &["?"])]).unwrap_err().contains("expected [2*N]"));
+        let alone = Fill { shape: shape(&["N"]), value: 0.0, dtype: DType::Float32 };
+        assert!(apply(&alone.into(), &[]).is_err());
+    }
+
+    #[test]
+    fn ranges_count_up_and_down() {
+        let range = |start, limit, delta| Range { start, limit: Dim::Known(limit), delta, dtype: DType::Float32 };
+        check(range(1, 8, 3), &[], &[3], &[1., 4., 7.]);
+        check(range(5, 0, -2), &[], &[3], &[5., 3., 1.]);
+        check(range(5, 2, 1), &[], &[0], &[]);
+    }
+
+    #[test]
+    fn nothing_is_computed_that_could_not_be_held() {
+        let fill = Fill { shape: Shape::known(&[1 << 20, 1 << 20]), value: 0.0, dtype: DType::Int8 };
+        assert!(apply(&fill.into(), &[]).unwrap_err().contains("too large"));
+        let tile = Tile { repeats: Shape::known(&[usize::MAX]) };
+        assert!(apply(&tile.into(), &[Some(&reals(&[2], &[1., 2.]))]).is_err());
+    }
+
+    #[test]
+    fn foreign_operators_are_named() {
+        let op = Foreign { op: "MatrixInverse".to_owned(), dtype: DType::Float32, shape: Shape::scalar() };
+        assert!(apply(&op.into(), &[]).unwrap_err().contains("MatrixInverse"));
+    }
 }

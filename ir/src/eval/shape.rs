@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, Slice as AxisSlice, concatenate};
 
 use super::array::{Array, each, filled, flat, permuted};
-use crate::op::{Concat, Gather, OneHot, Pack, Pad, PadMode, Reverse, Slice, Split, Unpack};
+use crate::op::{Gather, OneHot, Pack, Pad, PadMode, Reverse, Slice, Split, Unpack};
 use crate::tensor::DType;
 
 /// The elements at these places of an axis, which exist.
@@ -25,10 +25,6 @@ fn picked_everywhere(
     Ok(result)
 }
 
-pub(super) fn concat(op: &Concat, inputs: &[&Array]) -> Result<Array, String> {
-    joined(inputs, op.axis)
-}
-
 pub(super) fn pack(op: &Pack, inputs: &[&Array]) -> Result<Array, String> {
     let widened = |x: &&Array| {
         let mut shape = x.shape().to_vec();
@@ -39,7 +35,8 @@ pub(super) fn pack(op: &Pack, inputs: &[&Array]) -> Result<Array, String> {
     joined(&widened.iter().collect::<Vec<_>>(), op.axis)
 }
 
-fn joined(inputs: &[&Array], axis: usize) -> Result<Array, String> {
+/// Joins along an axis.
+pub(super) fn joined(inputs: &[&Array], axis: usize) -> Result<Array, String> {
     fn all<'a, T: Clone + 'a>(
         inputs: &[&'a Array],
         axis: usize,
@@ -228,7 +225,7 @@ pub(super) fn one_hot(op: &OneHot, indices: &Array) -> Result<Array, String> {
 mod tests {
     use super::super::apply;
     use super::*;
-    use crate::op::{GatherNd, Op, Pads, Tile};
+    use crate::op::{Concat, GatherNd, Op, Pads, Tile};
     use crate::shape::Shape;
 
     fn count(shape: &[usize]) -> Array {
