@@ -59,7 +59,12 @@ pub(super) enum Object {
     /// `module.name`
     Global(String),
     /// The result of `callable(*args)`, with what BUILD and SETITEM gave it afterwards.
-    Call { callable: Id, args: Id, state: Option<Id>, items: Vec<(Id, Id)> },
+    Call {
+        callable: Id,
+        args: Id,
+        state: Option<Id>,
+        items: Vec<(Id, Id)>,
+    },
 }
 
 /// The objects of a pickle.
