@@ -1,0 +1,3 @@
+//! x
+mod json;
+mod proto;
