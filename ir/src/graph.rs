@@ -224,6 +224,11 @@ impl Graph {
         inputs
     }
 
+    /// The number of values that enter a node.
+    pub(crate) fn input_count(&self, id: NodeId) -> usize {
+        self.nodes.edges_directed(id, Direction::Incoming).count()
+    }
+
     /// The value in one input slot.
     pub fn input_of(&self, id: NodeId, slot: usize) -> Option<Value> {
         self.nodes

@@ -12,6 +12,7 @@ pub mod op;
 pub mod pass;
 pub mod shape;
 pub mod tensor;
+pub mod validate;
 
 pub use diagnostic::{Error, Problem, Result};
 pub use graph::{Graph, Node, NodeId, Port, Value, ValueInfo};
