@@ -67,6 +67,7 @@ impl Tree {
         tree.collapse(tree.root);
         tree.untangle(leaves, tree.root);
         tree.collapse(tree.root);
+        super::structure::find(&mut tree, graph, leaves);
         tree
     }
 
@@ -289,7 +290,7 @@ impl Tree {
     }
 
     /// Which of `children` reads from which.
-    fn edges(&self, leaves: &[Leaf], children: &[Child]) -> Vec<(usize, usize)> {
+    pub fn edges(&self, leaves: &[Leaf], children: &[Child]) -> Vec<(usize, usize)> {
         let mut owner: HashMap<NodeId, usize> = HashMap::new();
         let mut below = Vec::new();
         for (index, &child) in children.iter().enumerate() {
