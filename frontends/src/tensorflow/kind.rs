@@ -269,6 +269,7 @@ impl Kind {
                 problem.hint("Give the graph with -in. A frozen graph needs no -iw.")
             }
             Kind::Table => Problem { hint: None, ..problem },
+            Kind::Unknown => problem.hint("If it should be one of version 1, its end is missing; get it again."),
             _ => problem,
         }
     }

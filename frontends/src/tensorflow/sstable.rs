@@ -258,18 +258,11 @@ pub(super) fn no_table(path: &Path) -> Problem {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::tensorflow::wire::build::varint;
     use std::io::Write;
 
     pub fn mask(crc: u32) -> u32 {
         crc.rotate_right(15).wrapping_add(0xa282_ead8)
-    }
-
-    fn varint(mut value: u64, out: &mut Vec<u8>) {
-        while value >= 0x80 {
-            out.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        out.push(value as u8);
     }
 
     /// A block of entries that share as much as they can.
@@ -279,7 +272,7 @@ pub(super) mod tests {
         for (key, value) in entries {
             let shared = key.iter().zip(last).take_while(|(a, b)| a == b).count();
             for len in [shared, key.len() - shared, value.len()] {
-                varint(len as u64, &mut out);
+                out.extend(varint(len as u64));
             }
             out.extend(&key[shared..]);
             out.extend(value);
@@ -291,9 +284,7 @@ pub(super) mod tests {
 
     fn append(file: &mut Vec<u8>, block: &[u8], snappy: bool) -> Vec<u8> {
         let mut stored = if snappy { snap::raw::Encoder::new().compress_vec(block).unwrap() } else { block.to_vec() };
-        let mut handle = Vec::new();
-        varint(file.len() as u64, &mut handle);
-        varint(stored.len() as u64, &mut handle);
+        let handle = [varint(file.len() as u64), varint(stored.len() as u64)].concat();
         stored.push(u8::from(snappy));
         let crc = mask(crc32c::crc32c(&stored));
         file.extend(&stored);
