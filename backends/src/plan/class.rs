@@ -9,6 +9,7 @@ use super::Dialect;
 use super::forward::{self, Body, Step};
 use super::leaf::{Leaf, Member, MemberKind, ModuleForm, Param};
 use super::region::{Child, Tree};
+use super::structure;
 use crate::python::{Arg, Expr, Lit, Namer, Slot, camel_case, identifier, snake_case};
 
 /// A module: what it keeps and what it does.
@@ -281,6 +282,13 @@ impl Planner<'_> {
         if is_layers(first) && first.items.len() <= 4 && first.items.iter().any(|item| !item.members.is_empty()) {
             let words: Vec<String> = first.items.iter().map(|item| role_word(&item.role)).collect();
             return words.concat();
+        }
+        let (region, _) = group[0];
+        if self.tree.regions[region].inner.is_empty() {
+            let mut below = Vec::new();
+            self.tree.leaves_of(Child::Region(region), &mut below);
+            let nodes: Vec<_> = below.iter().map(|&leaf| self.leaves[leaf].node).collect();
+            return structure::textbook_name(self.graph, &nodes).unwrap_or("Block").to_owned();
         }
         let inner: Vec<&str> = group.iter().map(|(region, _)| self.tree.regions[*region].inner.as_str()).collect();
         let prefix = common_prefix(&inner);

@@ -223,3 +223,47 @@ fn stages(tree: &mut Tree, graph: &Graph, leaves: &[Leaf], region: usize) {
         wrap(tree, region, &stage, &format!("stage{}", number + 1));
     }
 }
+
+/// The textbook's name of a structure, where it is one: ResNet's, DenseNet's, SqueezeNet's, MobileNet's, Inception's
+/// blocks, by the operators in it and how it ends.
+pub fn textbook_name(graph: &Graph, nodes: &[NodeId]) -> Option<&'static str> {
+    let inside: HashSet<NodeId> = nodes.iter().copied().collect();
+    // Kernels of convolutions in order, and whether each is depthwise.
+    let mut convs = Vec::new();
+    for &node in nodes {
+        if let (Op::Conv(conv), Some(kernel)) = (graph.op(node), graph.input_of(node, 1)) {
+            let shape = graph.shape(kernel);
+            let sizes: Option<Vec<usize>> =
+                shape.iter().take(shape.rank().saturating_sub(2)).map(modelport_ir::Dim::known).collect();
+            convs.push((sizes?.into_iter().max()?, conv.groups > 1 && shape[shape.rank() - 2].known() == Some(1)));
+        }
+    }
+    let ends: Vec<NodeId> = nodes
+        .iter()
+        .copied()
+        .filter(|&node| graph.consumers(node.into()).iter().all(|(reader, _)| !inside.contains(reader)))
+        .collect();
+    let [mut end] = ends.as_slice() else { return None };
+    while is_activation(graph.op(end)) {
+        end = graph.input_of(end, 0)?.node;
+    }
+    let sources = graph.inputs_of(end).into_iter().flatten();
+    let reads_outside = sources.clone().any(|value| !inside.contains(&value.node));
+    let large = convs.iter().filter(|(kernel, _)| *kernel > 1).count();
+    let depthwise = convs.iter().any(|(_, depthwise)| *depthwise);
+    match graph.op(end) {
+        Op::Binary(modelport_ir::op::Binary::Add) => Some(match (convs.len(), large) {
+            _ if depthwise => "InvertedResidual",
+            (3 | 4, 1) => "Bottleneck",
+            (2 | 3, 2) => "BasicBlock",
+            _ => "ResidualBlock",
+        }),
+        Op::Concat(_) if reads_outside && convs.len() <= 2 => Some("DenseLayer"),
+        Op::Concat(_) if convs.len() == 3 && sources.count() == 2 => Some("Fire"),
+        Op::Concat(_) => Some("Inception"),
+        Op::Binary(modelport_ir::op::Binary::Mul) if reads_outside => Some("SqueezeExcite"),
+        _ if depthwise && convs.len() == 3 => Some("InvertedResidual"),
+        _ if depthwise && convs.len() == 2 => Some("SeparableConv"),
+        _ => None,
+    }
+}
