@@ -243,7 +243,7 @@ pub fn textbook_name(graph: &Graph, nodes: &[NodeId]) -> Option<&'static str> {
         .copied()
         .filter(|&node| graph.consumers(node.into()).iter().all(|(reader, _)| !inside.contains(reader)))
         .collect();
-    let [mut end] = ends.as_slice() else { return None };
+    let &[mut end] = ends.as_slice() else { return None };
     while is_activation(graph.op(end)) {
         end = graph.input_of(end, 0)?.node;
     }

@@ -22,7 +22,7 @@ class ConvBNReLU(nn.Module):
         return F.relu(self.bn(self.conv(x)))
 
 
-class Block(nn.Module):
+class Bottleneck(nn.Module):
     def __init__(self, in_channels):
         super().__init__()
         self.conv1 = ConvBNReLU(in_channels, 2 * in_channels, 1, stride=2)
@@ -34,7 +34,7 @@ class Block(nn.Module):
         return F.relu(self.conv1(x) + self.conv4(self.conv3(self.conv2(x))))
 
 
-class Block2(nn.Module):
+class Bottleneck2(nn.Module):
     def __init__(self, in_channels):
         super().__init__()
         self.conv1 = ConvBNReLU(in_channels, in_channels // 2, 1)
@@ -49,9 +49,9 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv = ConvBNReLU(3, 8, 3, stride=2)
-        self.stage1 = nn.Sequential(Block(8), *[Block2(16) for _ in range(3)])
-        self.stage2 = nn.Sequential(Block(16), *[Block2(32) for _ in range(3)])
-        self.stage3 = nn.Sequential(Block(32), *[Block2(64) for _ in range(3)])
+        self.stage1 = nn.Sequential(Bottleneck(8), *[Bottleneck2(16) for _ in range(3)])
+        self.stage2 = nn.Sequential(Bottleneck(16), *[Bottleneck2(32) for _ in range(3)])
+        self.stage3 = nn.Sequential(Bottleneck(32), *[Bottleneck2(64) for _ in range(3)])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.stage3(self.stage2(self.stage1(self.conv(x)))).mean((2, 3))
