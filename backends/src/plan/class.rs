@@ -8,7 +8,7 @@ use modelport_ir::{Graph, Value};
 use super::Dialect;
 use super::forward::{self, Body, Step};
 use super::leaf::{Leaf, Member, MemberKind, ModuleForm, Param};
-use super::region::{Child, Tree};
+use super::region::{self, Child, Tree};
 use super::structure;
 use crate::python::{Arg, Expr, Lit, Namer, Slot, camel_case, identifier, snake_case};
 
@@ -188,17 +188,10 @@ impl Planner<'_> {
                 if hints.is_empty() {
                     hints = vec![name.clone().unwrap_or_else(|| leaf.role.clone())];
                 }
-                let weights: Vec<String> = self
-                    .graph
-                    .inputs_of(leaf.node)
-                    .into_iter()
-                    .flatten()
-                    .filter(|value| self.graph.tensor(*value).is_some_and(|tensor| tensor.numel() > 1))
-                    .map(|value| value.node.index().to_string())
-                    .collect();
-                let shared = (!leaf.members.is_empty() && !weights.is_empty()).then(|| {
+                let weights = region::weights_of(self.graph, leaf);
+                let shared = (!weights.is_empty()).then(|| {
                     let ctors: Vec<String> = leaf.members.iter().map(|member| member.ctor.to_string()).collect();
-                    format!("{}|{}", weights.join(","), ctors.join("|"))
+                    format!("{weights:?}|{}", ctors.join("|"))
                 });
                 Item {
                     name,
