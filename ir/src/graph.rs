@@ -287,6 +287,19 @@ impl Graph {
         ids
     }
 
+    /// Makes nodes count as added in this order; those that it leaves out come after them, in their old order.
+    pub fn set_order(&mut self, order: &[NodeId]) {
+        let named: std::collections::HashSet<&NodeId> = order.iter().collect();
+        let rest = self.ids().into_iter().filter(|id| !named.contains(id));
+        let all: Vec<NodeId> = order.iter().copied().chain(rest).collect();
+        for id in all {
+            if let Some(node) = self.nodes.node_weight_mut(id) {
+                node.sequence = self.next;
+                self.next += 1;
+            }
+        }
+    }
+
     /// All nodes, producers before consumers; among those that are ready, the one added first.
     ///
     /// # Errors
