@@ -27,6 +27,12 @@ fn copy(folder: &str) -> TempDir {
     copy
 }
 
+/// Writes a new file: some file systems flush one that is truncated and written again, which takes its time.
+fn replace(path: &Path, bytes: &[u8]) {
+    let _ = fs::remove_file(path);
+    fs::write(path, bytes).unwrap();
+}
+
 fn open(path: &Path) -> Result<Checkpoint, String> {
     Checkpoint::open(path).map_err(|error| error.to_string())
 }
@@ -294,7 +300,7 @@ fn errors_say_what_is_wrong_where() {
         "one_shard",
         "model.ckpt",
         &|dir| flip(&dir.join("model.ckpt.index"), 100),
-        &["DIR/model.ckpt.index: is no intact checkpoint", "crc32c", "at byte 0"],
+        &["DIR/model.ckpt.index: is no intact checkpoint", "crc32c", "(at byte 0)"],
     );
     case(
         "one_shard",
@@ -369,8 +375,8 @@ fn files_that_are_no_graphs_are_recognised() {
         (b"<!DOCTYPE html><html>", "is a web page"),
         (b"{\"a\": 1}", "is a JSON file"),
         (b"node {\n  name: \"x\"\n}\n", "is a TensorFlow graph as text (.pbtxt)"),
-        (b"Hello, world", "is a file of an unknown format; a TensorFlow graph"),
-        (&[0xff; 64], "is a file of an unknown format; a TensorFlow graph"),
+        (b"Hello, world\n", r#"is a file of an unknown format that begins with "Hello, world\n"; a TensorFlow graph"#),
+        (&[0xff; 64], "is a file of an unknown format that begins with the bytes ff ff ff ff"),
         (b"\x1c\x00\x00\x00TFL3....", "TensorFlow Lite"),
         (b"\x08\x07\x12\x07pytorch\x3a\x02\x0a\x00", "ONNX"),
         (b"\x0a\x0f\x0a\x01x\x12\x04Relu\x22\x04\x0a\x02ab", "is an intermediate file (IR)"),
@@ -428,18 +434,18 @@ fn truncated_and_flipped_files_never_panic() {
     let path = folder.path().join("x");
     for file in ["one_shard/model.ckpt.meta", "graphs/constants.pb", "saved_model/saved_model.pb"] {
         let good = fs::read(fixture(file)).unwrap();
-        for end in (0..good.len()).step_by(good.len() / 3000 + 1) {
-            fs::write(&path, &good[..end]).unwrap();
+        for end in (0..good.len()).step_by(if good.len() < 3000 { 1 } else { good.len() / 300 }) {
+            replace(&path, &good[..end]);
             if let Ok(meta) = MetaGraph::open(&path) {
                 // Cut between two top-level fields: a shorter graph.
                 assert!(!meta.graph.nodes.is_empty());
             }
         }
-        for at in (0..good.len()).step_by(good.len() / 300 + 1) {
+        for at in (0..good.len()).step_by(good.len() / 100 + 1) {
             for flip in [0x01, 0x08, 0x80, 0xff] {
                 let mut bad = good.clone();
                 bad[at] ^= flip;
-                fs::write(&path, &bad).unwrap();
+                replace(&path, &bad);
                 let _ = MetaGraph::open(&path);
             }
         }
@@ -455,13 +461,13 @@ fn damaged_checkpoints_never_panic() {
         let path = folder.path().join(checkpoint);
         let good = fs::read(&path).unwrap();
         for end in 0..good.len() {
-            fs::write(&path, &good[..end]).unwrap();
+            replace(&path, &good[..end]);
             assert!(Checkpoint::open(&path).is_err(), "{name} cut at {end}");
         }
-        for at in 0..good.len() {
+        for at in (0..good.len()).step_by(good.len() / 1000 + 1) {
             let mut bad = good.clone();
             bad[at] ^= 0x11;
-            fs::write(&path, &bad).unwrap();
+            replace(&path, &bad);
             if let Ok(checkpoint) = Checkpoint::open(&path) {
                 let _ = checkpoint.verify();
             }

@@ -258,6 +258,7 @@ pub(super) fn no_table(path: &Path) -> Problem {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::tensorflow::checkpoint::Checkpoint;
     use crate::tensorflow::wire::build::varint;
     use std::io::Write;
 
@@ -365,6 +366,44 @@ pub(super) mod tests {
     fn keys_must_be_sorted() {
         let error = read(&table(&[vec![entry("b", ""), entry("a", "")]], false)).unwrap_err();
         assert!(error.to_string().contains("keys out of order"), "{error}");
+    }
+
+    /// Entries that lie, under checksums that do not tell.
+    #[test]
+    fn forged_tables_never_panic() {
+        let mut state = 1u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize % below
+        };
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/checkpoints");
+        let data = std::fs::read(fixtures.join("one_shard/model.ckpt.data-00000-of-00001")).unwrap();
+        for name in ["one_shard/model.ckpt.index", "tiles/model.ckpt.index", "version1/model.ckpt"] {
+            let table = Table::open(&fixtures.join(name)).unwrap();
+            let good = std::fs::read(table.path()).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(Path::new(name).file_name().unwrap());
+            std::fs::write(folder.path().join("model.ckpt.data-00000-of-00001"), &data).unwrap();
+            let mut opened = 0;
+            for _ in 0..400 {
+                let mut bad = good.clone();
+                let Span { start, end } = table.blocks[random(table.block_count())].span;
+                for _ in 0..=random(3) {
+                    bad[start as usize + random((end - start) as usize)] =
+                        [0, 1, 0x7f, 0x80, 0xff, random(256) as u8][random(6)];
+                }
+                let crc = mask(crc32c::crc32c(&bad[start as usize..end as usize + 1]));
+                bad[end as usize + 1..end as usize + 5].copy_from_slice(&crc.to_le_bytes());
+                // Some file systems flush a file that is truncated and written again.
+                let _ = std::fs::remove_file(&path);
+                std::fs::write(&path, &bad).unwrap();
+                if let Ok(checkpoint) = Checkpoint::open(&path) {
+                    opened += 1;
+                    let _ = checkpoint.verify();
+                }
+            }
+            assert!(opened > 5, "{name}: {opened}");
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Malformed {
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at byte {}", self.what, self.at)
+        write!(f, "{} (at byte {})", self.what, self.at)
     }
 }
 
@@ -205,7 +205,7 @@ impl Reader {
                 let start = self.position;
                 let end = start.checked_add(len).filter(|e| *e <= end).ok_or_else(|| {
                     let left = end.saturating_sub(start);
-                    Malformed::new(at, format!("field {number} has {len} bytes where {left} are left"))
+                    Malformed::new(at, format!("field {number} should have {len} bytes, but {left} are left"))
                 })?;
                 self.position = end;
                 Value::Bytes(Span { start, end })
@@ -431,7 +431,9 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         assert!(read(&[0xff; 12]).unwrap_err().what.contains("64 bits"));
-        assert!(read(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f]).unwrap_err().what.contains("4294967295 bytes where 0"));
+        assert!(
+            read(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f]).unwrap_err().what.contains("4294967295 bytes, but 0 are left")
+        );
         assert!(read(&[0x0b]).unwrap_err().what.contains("unknown kind 3"));
         assert!(read(&[0x02, 0]).unwrap_err().what.contains("number"));
     }
