@@ -2,4 +2,5 @@
 
 pub mod plan;
 pub mod python;
+pub mod pytorch;
 pub mod weights;

@@ -61,7 +61,8 @@ impl AtomicFile {
     /// When the last bytes can't be written or the file can't be renamed.
     pub fn commit(self) -> Result<()> {
         let AtomicFile { file, path } = self;
-        let failed = |error: io::Error| -> Error { Problem::new(format!("can't be written: {error}")).file(&path).into() };
+        let failed =
+            |error: io::Error| -> Error { Problem::new(format!("can't be written: {error}")).file(&path).into() };
         let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
         file.persist(&path).map_err(|error| failed(error.error))?;
         Ok(())

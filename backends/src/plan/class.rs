@@ -229,8 +229,12 @@ impl Planner<'_> {
                 }
                 continue;
             }
-            let scopes: Vec<String> = group.iter().map(|(region, _)| self.tree.regions[*region].name.clone()).collect();
             let name = self.class_name(&group);
+            // Scopes tell what a block is; a chain of layers says that itself.
+            let scopes = match is_layers(&group[0].1) {
+                true => Vec::new(),
+                false => group.iter().map(|(region, _)| self.tree.regions[*region].name.clone()).collect(),
+            };
             let blocks: Vec<&Block> = group.iter().map(|(_, block)| block).collect();
             let (ctors, params) = self.class(blocks, name, scopes, None);
             for (((region, block), ctor), params) in group.iter().zip(ctors).zip(params) {
@@ -244,8 +248,7 @@ impl Planner<'_> {
     /// Regions that are chains of modules need no class of their own.
     fn chains(&self, group: &[(usize, Block)]) -> Option<Vec<Item>> {
         let (_, first) = group.first()?;
-        let leaf_only = first.items.iter().all(|item| item.members.iter().all(|m| !is_composite(m)));
-        if leaf_only && group.len() > 1 {
+        if is_layers(first) && group.len() > 1 {
             return None;
         }
         group.iter().map(|(region, block)| self.chain(*region, block)).collect()
@@ -274,8 +277,7 @@ impl Planner<'_> {
 
     fn class_name(&self, group: &[(usize, Block)]) -> String {
         let (_, first) = &group[0];
-        let leaf_only = first.items.iter().all(|item| item.members.iter().all(|m| !is_composite(m)));
-        if leaf_only && first.items.len() <= 4 && first.items.iter().any(|item| !item.members.is_empty()) {
+        if is_layers(first) && first.items.len() <= 4 && first.items.iter().any(|item| !item.members.is_empty()) {
             let words: Vec<String> = first.items.iter().map(|item| role_word(&item.role)).collect();
             return words.concat();
         }
@@ -436,6 +438,11 @@ fn is_composite(member: &Member) -> bool {
     member.role == "block"
 }
 
+/// Whether a block has no blocks inside.
+fn is_layers(block: &Block) -> bool {
+    block.items.iter().all(|item| item.members.iter().all(|member| !is_composite(member)))
+}
+
 /// Equal for blocks that may share a class: everything but literals and names.
 fn signature(block: &Block) -> String {
     use std::fmt::Write;
@@ -491,6 +498,7 @@ struct Arguments {
 enum Derived {
     Same,
     Times(i64),
+    /// Without remainder, but for the padding of a kernel.
     Divided(i64),
 }
 
@@ -592,7 +600,14 @@ impl Arguments {
                     continue;
                 }
                 let witnesses: HashSet<&Lit> = have.iter().collect();
-                let fits = have.iter().zip(values).all(|(have, value)| derivation.apply(have).as_ref() == Some(value));
+                let exact = |have: &Lit| match (derivation, have) {
+                    (Derived::Divided(k), Lit::Int(have)) => role == "padding" || have % k == 0,
+                    _ => true,
+                };
+                let fits = have
+                    .iter()
+                    .zip(values)
+                    .all(|(have, value)| exact(have) && derivation.apply(have).as_ref() == Some(value));
                 if fits && witnesses.len() >= 2 {
                     return Some((index, derivation));
                 }

@@ -108,6 +108,15 @@ impl std::fmt::Display for Callee<'_> {
     }
 }
 
+fn is_simple(expr: &Expr) -> bool {
+    match expr {
+        Expr::Name(_) | Expr::Slot(_) => true,
+        Expr::Attr(value, _) => is_simple(value),
+        Expr::Prefix(_, value) => matches!(**value, Expr::Slot(_) | Expr::Name(_)),
+        _ => false,
+    }
+}
+
 fn precedence(expr: &Expr) -> u8 {
     match expr {
         Expr::Binary(_, op, _) => match *op {
@@ -159,7 +168,9 @@ impl std::fmt::Display for Expr {
                     1 => (own + 1, own + 1),
                     _ => (own, own + 1),
                 };
-                write!(f, "{} {op} {}", side(a, left), side(b, right))
+                // `ruff format` writes powers of simple operands together.
+                let space = if *op == "**" && is_simple(a) && is_simple(b) { "" } else { " " };
+                write!(f, "{}{space}{op}{space}{}", side(a, left), side(b, right))
             }
             Expr::Prefix(op, value) => {
                 if precedence(value) < 8 {
@@ -232,7 +243,7 @@ mod tests {
         assert_eq!(sum.clone().binary("*", c.clone()).to_string(), "(a + b) * c");
         assert_eq!(c.clone().binary("-", sum.clone()).to_string(), "c - (a + b)");
         assert_eq!(sum.clone().method("sum", vec![]).to_string(), "(a + b).sum()");
-        assert_eq!(a.clone().binary("**", b.clone().binary("**", c)).to_string(), "a ** b ** c");
+        assert_eq!(a.clone().binary("**", b.clone().binary("**", c)).to_string(), "a ** b**c");
         assert_eq!(Expr::Prefix("-", Box::new(sum)).to_string(), "-(a + b)");
     }
 

@@ -26,15 +26,7 @@ impl<'a> Builder<'a> {
     /// Starts the leaf of a node.
     pub fn new(graph: &'a Graph, node: NodeId) -> Self {
         let inputs = graph.inputs_of(node);
-        Builder {
-            graph,
-            node,
-            inputs,
-            members: Vec::new(),
-            operands: Vec::new(),
-            results: Vec::new(),
-            modules: None,
-        }
+        Builder { graph, node, inputs, members: Vec::new(), operands: Vec::new(), results: Vec::new(), modules: None }
     }
 
     /// Ends it: `expr` is what it computes.
@@ -191,12 +183,10 @@ impl<'a> Builder<'a> {
     /// When the slot holds no constant.
     pub fn param(&self, slot: usize, key: &str, perm: Option<&[usize]>) -> Result<Option<Param>, Problem> {
         let Some(value) = self.has(slot) else { return Ok(None) };
-        let tensor = self
-            .graph
-            .tensor(value)
-            .ok_or_else(|| self.problem(format!("the {key} is computed, not constant")).hint(
-                "cut the graph behind this node, or freeze what computes the weight",
-            ))?;
+        let tensor = self.graph.tensor(value).ok_or_else(|| {
+            self.problem(format!("the {key} is computed, not constant"))
+                .hint("cut the graph behind this node, or freeze what computes the weight")
+        })?;
         let tensor = match perm {
             Some(perm) => tensor.permuted(perm).map_err(|message| self.problem(message))?,
             None => tensor.clone(),

@@ -1,8 +1,6 @@
 //! Layers with weights, pooling and dropout as `torch.nn` modules.
 
-use modelport_ir::op::{
-    AdaptivePool, BatchNorm, Conv, ConvTranspose, GroupNorm, LayerNorm, Pads, Pool, PoolKind,
-};
+use modelport_ir::op::{AdaptivePool, BatchNorm, Conv, ConvTranspose, GroupNorm, LayerNorm, Pads, Pool, PoolKind};
 use modelport_ir::{Layout, Tensor};
 
 use super::build::{Builder, Built};
@@ -115,7 +113,9 @@ pub fn conv_transpose(b: &mut Builder<'_>, op: &ConvTranspose) -> Built {
         let more = op.output_padding[i] as i64 + before as i64 - after as i64;
         let limit = op.strides[i].max(op.dilations[i]) as i64;
         if more >= limit && more > 0 {
-            return Err(b.problem("a transposed convolution that appends more than its stride can't be said in PyTorch"));
+            return Err(
+                b.problem("a transposed convolution that appends more than its stride can't be said in PyTorch")
+            );
         }
         padding.push(before);
         output_padding.push(more.max(0) as usize);
@@ -176,10 +176,9 @@ pub fn dense(b: &mut Builder<'_>) -> Built {
 }
 
 fn channels(b: &Builder<'_>) -> Result<usize, modelport_ir::Problem> {
-    b.shape(0)?
-        .get(1)
-        .and_then(modelport_ir::Dim::known)
-        .ok_or_else(|| b.problem("the number of channels is not known").hint("give the input's shape with --inputShape"))
+    b.shape(0)?.get(1).and_then(modelport_ir::Dim::known).ok_or_else(|| {
+        b.problem("the number of channels is not known").hint("give the input's shape with --inputShape")
+    })
 }
 
 /// Constant ones or zeros for a parameter that the source leaves out but PyTorch has.
@@ -230,7 +229,8 @@ pub fn layer_norm(b: &mut Builder<'_>, op: &LayerNorm) -> Built {
     let shape = b.shape(0)?.clone();
     let rank = shape.rank();
     let eps = Expr::slot("eps", Lit::float(op.epsilon));
-    let sizes: Option<Vec<usize>> = op.axes.iter().map(|&axis| shape.get(axis).and_then(modelport_ir::Dim::known)).collect();
+    let sizes: Option<Vec<usize>> =
+        op.axes.iter().map(|&axis| shape.get(axis).and_then(modelport_ir::Dim::known)).collect();
     let trailing = op.axes.iter().copied().eq(rank - op.axes.len()..rank);
     if let (true, Some(sizes)) = (trailing, &sizes) {
         let mut params = Vec::new();
@@ -246,7 +246,11 @@ pub fn layer_norm(b: &mut Builder<'_>, op: &LayerNorm) -> Built {
             vec![
                 Arg::new(Expr::slot("features", normalized)),
                 Arg::keyword("eps", eps, Some(Lit::float(1e-5))),
-                Arg::keyword("elementwise_affine", Expr::slot("affine", Lit::Bool(!params.is_empty())), Some(Lit::Bool(true))),
+                Arg::keyword(
+                    "elementwise_affine",
+                    Expr::slot("affine", Lit::Bool(!params.is_empty())),
+                    Some(Lit::Bool(true)),
+                ),
                 Arg::keyword("bias", Expr::slot("bias", Lit::Bool(params.len() != 1)), Some(Lit::Bool(true))),
             ],
         );
@@ -273,7 +277,11 @@ pub fn layer_norm(b: &mut Builder<'_>, op: &LayerNorm) -> Built {
         vec![
             Arg::new(Expr::slot("features", Lit::tuple(&sizes))),
             Arg::keyword("eps", eps, Some(Lit::float(1e-5))),
-            Arg::keyword("elementwise_affine", Expr::slot("affine", Lit::Bool(!params.is_empty())), Some(Lit::Bool(true))),
+            Arg::keyword(
+                "elementwise_affine",
+                Expr::slot("affine", Lit::Bool(!params.is_empty())),
+                Some(Lit::Bool(true)),
+            ),
             Arg::keyword("bias", Expr::slot("bias", Lit::Bool(params.len() != 1)), Some(Lit::Bool(true))),
         ],
     );
@@ -320,8 +328,7 @@ pub fn group_norm(b: &mut Builder<'_>, op: &GroupNorm) -> Built {
 pub fn prelu(b: &mut Builder<'_>) -> Built {
     let params: Vec<Param> = b.param(1, "weight", None)?.into_iter().collect();
     let size = params.first().map_or(1, |p| p.tensor.numel());
-    let ctor =
-        Expr::call("nn.PReLU", vec![Arg::or("num_parameters", Expr::int("num_parameters", size), Lit::Int(1))]);
+    let ctor = Expr::call("nn.PReLU", vec![Arg::or("num_parameters", Expr::int("num_parameters", size), Lit::Int(1))]);
     b.layer("prelu", ctor, params)
 }
 
@@ -409,7 +416,11 @@ pub fn pool(b: &mut Builder<'_>, op: &Pool) -> Built {
         // Says nothing where no window touches padding.
         let touches = padding.iter().any(|&p| p > 0) || ceil;
         let count = op.count_include_pad || !touches;
-        args.push(Arg::keyword("count_include_pad", Expr::slot("count_include_pad", Lit::Bool(count)), Some(Lit::Bool(true))));
+        args.push(Arg::keyword(
+            "count_include_pad",
+            Expr::slot("count_include_pad", Lit::Bool(count)),
+            Some(Lit::Bool(true)),
+        ));
     }
     let mut x = b.tensor(0)?;
     if explicit {

@@ -91,12 +91,12 @@ fn tensor(file: &std::sync::Arc<FileBytes>, data: u64, entry: &Value) -> std::re
         .into_iter()
         .find(|known| name(*known) == dtype)
         .ok_or_else(|| format!("has elements of the type '{dtype}', which is not known"))?;
-    let numbers = |key: &str| -> Option<Vec<u64>> {
-        entry.get(key)?.as_array()?.iter().map(Value::as_u64).collect()
-    };
+    let numbers = |key: &str| -> Option<Vec<u64>> { entry.get(key)?.as_array()?.iter().map(Value::as_u64).collect() };
     let shape = numbers("shape").ok_or("has no shape")?;
-    let shape: Vec<usize> =
-        shape.into_iter().map(|size| usize::try_from(size).map_err(|e| e.to_string())).collect::<std::result::Result<_, _>>()?;
+    let shape: Vec<usize> = shape
+        .into_iter()
+        .map(|size| usize::try_from(size).map_err(|e| e.to_string()))
+        .collect::<std::result::Result<_, _>>()?;
     let (start, len) = match numbers("data_offsets").as_deref() {
         Some(&[start, end]) if start <= end => (start, end - start),
         _ => return Err("has no range of bytes".to_owned()),

@@ -1,1 +1,3 @@
 //! x
+mod json;
+mod proto;

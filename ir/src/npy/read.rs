@@ -26,9 +26,8 @@ pub fn read(path: &Path) -> Result<Weights> {
     let failed = |message: String| Problem::new(message).file(path);
     let file = FileBytes::open(path).map_err(|error| failed(format!("can't be read: {error}")))?;
     let start = header(&file).map_err(failed)?;
-    let pickle = pickle::parse(&file, start, is_known).map_err(|message| {
-        failed(message).hint("expected a dictionary {layer: {name: array}} saved by numpy.save")
-    })?;
+    let pickle = pickle::parse(&file, start, is_known)
+        .map_err(|message| failed(message).hint("expected a dictionary {layer: {name: array}} saved by numpy.save"))?;
     let mut reader = Reader { file, pickle, tensors: HashMap::new() };
     let root = reader.dictionary().map_err(failed)?;
     let mut weights = Weights::new();
@@ -42,12 +41,15 @@ pub fn read(path: &Path) -> Result<Weights> {
             }
         };
         let Some(entries) = reader.entries(value) else {
-            problems.push(failed(format!("the layer holds {}, expected a dictionary", reader.describe(value))).node(layer));
+            problems
+                .push(failed(format!("the layer holds {}, expected a dictionary", reader.describe(value))).node(layer));
             continue;
         };
         let mut tensors = IndexMap::with_capacity(entries.len());
         for (key, value) in entries {
-            match reader.name(key).and_then(|name| reader.tensor(value).map_err(|m| format!("'{name}' {m}")).map(|t| (name, t)))
+            match reader
+                .name(key)
+                .and_then(|name| reader.tensor(value).map_err(|m| format!("'{name}' {m}")).map(|t| (name, t)))
             {
                 Ok((name, tensor)) => drop(tensors.insert(name, tensor)),
                 Err(message) => problems.push(failed(message).node(&layer)),
@@ -88,8 +90,14 @@ fn header(file: &Arc<FileBytes>) -> std::result::Result<u64, String> {
 fn is_known(global: &str) -> bool {
     matches!(
         global,
-        "numpy.ndarray" | "numpy.dtype" | "_codecs.encode" | "builtins.bytes" | "__builtin__.bytes"
-            | "builtins.bytearray" | "__builtin__.bytearray" | "collections.OrderedDict"
+        "numpy.ndarray"
+            | "numpy.dtype"
+            | "_codecs.encode"
+            | "builtins.bytes"
+            | "__builtin__.bytes"
+            | "builtins.bytearray"
+            | "__builtin__.bytearray"
+            | "collections.OrderedDict"
     ) || global
         .strip_prefix("numpy.core.")
         .or_else(|| global.strip_prefix("numpy._core."))
@@ -138,9 +146,7 @@ impl Reader {
         match self.pickle.get(id) {
             Object::Text(span) => pickle::text(&self.file, span, MAX_NAME),
             // Python 2 strings; NumPy's users read them as latin-1.
-            Object::Bytes(span) => {
-                Ok(pickle::bytes(&self.file, span, MAX_NAME)?.into_iter().map(char::from).collect())
-            }
+            Object::Bytes(span) => Ok(pickle::bytes(&self.file, span, MAX_NAME)?.into_iter().map(char::from).collect()),
             _ => Err(format!("a key is {}, expected a string", self.describe(id))),
         }
     }
@@ -207,11 +213,8 @@ impl Reader {
 
     fn build(&self, shape: &[usize], dtype: Id, fortran: bool, data: Arc<dyn Storage>) -> Outcome<Tensor> {
         let (dtype, big_endian) = self.dtype(dtype)?;
-        let data = if big_endian && dtype.size() > 1 {
-            Arc::new(Swapped { bytes: data, size: dtype.size() })
-        } else {
-            data
-        };
+        let data =
+            if big_endian && dtype.size() > 1 { Arc::new(Swapped { bytes: data, size: dtype.size() }) } else { data };
         if fortran && shape.len() > 1 {
             let reversed: Vec<usize> = shape.iter().rev().copied().collect();
             let axes: Vec<usize> = (0..shape.len()).rev().collect();
@@ -244,7 +247,8 @@ impl Reader {
             Some(&[_, order, ..]) => self.name(order)?,
             _ => "|".to_owned(),
         };
-        let dtype = dtype_from_code(&code).ok_or_else(|| format!("has elements of the type '{code}', expected numbers"))?;
+        let dtype =
+            dtype_from_code(&code).ok_or_else(|| format!("has elements of the type '{code}', expected numbers"))?;
         Ok((dtype, order == ">"))
     }
 

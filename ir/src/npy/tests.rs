@@ -134,3 +134,61 @@ fn damaged_files_do_not_panic() {
         assert!(read(&path).is_err());
     }
 }
+
+#[test]
+fn what_numpy_wrote_is_read() {
+    // {'conv1': {'weights': [[0, 1, 2], [3, 4, 5]] in Fortran order, 'bias': float16 [1, 2, .5],
+    // 'big': big-endian int32 [0, 1, 2], 'gamma': numpy.float32(2.5)}, 'dense': {'tied': the same weights}}
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f.npy");
+    let files: [&[u8]; 3] = [
+        include_bytes!("fixtures/numpy_1.24.npy"),
+        include_bytes!("fixtures/numpy_2.4.npy"),
+        include_bytes!("fixtures/protocol_2.npy"),
+    ];
+    for bytes in files {
+        std::fs::write(&path, bytes).unwrap();
+        let read = read(&path).unwrap();
+        let conv = &read["conv1"];
+        let [weights, bias, big, gamma] = ["weights", "bias", "big", "gamma"].map(|name| &conv[name]);
+        assert_eq!((weights.shape(), weights.to_f32().unwrap()), (vec![2, 3], vec![0., 1., 2., 3., 4., 5.]));
+        assert_eq!((bias.dtype(), bias.to_f32().unwrap()), (DType::Float16, vec![1., 2., 0.5]));
+        assert_eq!((big.dtype(), big.to_i64().unwrap()), (DType::Int32, vec![0, 1, 2]));
+        assert_eq!((gamma.shape(), gamma.to_f32().unwrap()), (vec![], vec![2.5]));
+        assert!(weights.is_same(&read["dense"]["tied"]));
+    }
+}
+
+#[test]
+fn arrays_from_4_gib_take_the_long_opcode() {
+    #[derive(Debug)]
+    struct Nothing;
+    impl crate::tensor::Storage for Nothing {
+        fn len(&self) -> u64 {
+            1 << 32
+        }
+        fn read_at(&self, _: u64, _: &mut [u8]) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    struct Head(Vec<u8>, u64);
+    impl std::io::Write for Head {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if self.0.len() < 1024 {
+                self.0.extend(bytes.iter().take(1024));
+            }
+            self.1 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let tensor = Tensor::new(DType::Float32, &[1 << 30], std::sync::Arc::new(Nothing)).unwrap();
+    let layer = IndexMap::from([("w".to_owned(), tensor)]);
+    let mut head = Head(Vec::new(), 0);
+    write(&mut head, &IndexMap::from([("a".to_owned(), layer)])).unwrap();
+    assert_eq!(&head.0[128..130], b"\x80\x04");
+    assert!(head.0.windows(9).any(|w| w == b"\x8e\0\0\0\0\x01\0\0\0"));
+    assert!((1..1000).contains(&(head.1 - (1 << 32))));
+}
