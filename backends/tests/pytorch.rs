@@ -73,12 +73,80 @@ fn scopes_become_classes_with_arguments() {
     let mean = Reduce { kind: ReduceKind::Mean, axes: vec![2, 3], keep_dims: false };
     let x = net.0.add(mean, "Net/Mean", &[x.into()]).unwrap();
     net.0.output("out", x.into());
-    let options = Options { weights_file: "net.pth".to_owned(), ..Options::default() };
-    let generated = generate(&net.0, &options).unwrap();
+    let generated = generate(&net.0, &options()).unwrap();
     check("mixed.py", &generated.code);
     let keys: Vec<&str> = generated.params.iter().map(|param| param.key.as_str()).collect();
     assert!(keys.contains(&"Mixed_5c.Branch_2.1.bn.running_var"), "{keys:?}");
     assert_eq!(keys.len(), 14 * 6);
+}
+
+#[test]
+fn a_scope_that_the_flow_leaves_and_enters_again_is_split() {
+    let (mut net, x) = Net::new(4, 8);
+    let a = net.conv_bn("left/conv1", x, 4, 3, 1);
+    let b = net.conv_bn("right/conv1", a, 4, 3, 1);
+    let c = net.conv_bn("left/conv2", b, 4, 3, 1);
+    let d = net.conv_bn("right/conv2", c, 4, 3, 1);
+    let y = net.0.add(Binary::Add, "Net/add", &[a, d]).unwrap();
+    net.0.output("out", y.into());
+    check("circle.py", &generate(&net.0, &options()).unwrap().code);
+}
+
+#[test]
+fn layers_that_share_weights_are_one_member() {
+    let (mut net, x) = Net::new(4, 8);
+    let y = net.conv_bn("tower", x, 4, 3, 1);
+    let conv = net.0.find("Net/tower/Conv2D").unwrap();
+    let (op, weights) = (net.0.op(conv).clone(), net.0.input_of(conv, 1).unwrap());
+    let z = net.0.add(op, "Net/tower_1/Conv2D", &[y, weights]).unwrap();
+    net.0.output("out", z.into());
+    let generated = generate(&net.0, &options()).unwrap();
+    check("shared.py", &generated.code);
+    assert_eq!(generated.params.iter().filter(|param| param.source == "tower/weights").count(), 1);
+}
+
+#[test]
+fn several_inputs_and_outputs_keep_their_order_and_names() {
+    let (mut net, x) = Net::new(4, 8);
+    let shape = net.0.shape(x).clone();
+    let second = net.0.input("features/class", DType::Float32, shape).unwrap();
+    let a = net.conv_bn("first", x, 4, 3, 1);
+    let b = net.conv_bn("second", second, 4, 3, 1);
+    let sum = net.0.add(Binary::Sub, "Net/sub", &[a, b]).unwrap();
+    net.0.output("difference", sum.into());
+    net.0.output("first", a);
+    net.0.output("input", x);
+    check("ports.py", &generate(&net.0, &options()).unwrap().code);
+}
+
+#[test]
+fn blocks_and_stages_are_found_without_names() {
+    let (mut net, x) = Net::new(3, 32);
+    let mut x = net.conv_bn("stem", x, 8, 3, 2);
+    for (stage, width) in [16, 32, 64].into_iter().enumerate() {
+        for unit in 0..4 {
+            let scope = format!("block{stage}/unit{unit}");
+            let stride = if unit == 0 { 2 } else { 1 };
+            let y = net.conv_bn(&format!("{scope}/conv1"), x, width / 2, 1, 1);
+            let y = net.conv_bn(&format!("{scope}/conv2"), y, width / 2, 3, stride);
+            let y = net.conv_bn(&format!("{scope}/conv3"), y, width, 1, 1);
+            let shortcut = if unit == 0 { net.conv_bn(&format!("{scope}/shortcut"), x, width, 1, 2) } else { x };
+            x = net.0.add(Binary::Add, &format!("Net/{scope}/add"), &[shortcut, y]).unwrap().into();
+            x = net.0.add(Unary::Relu, &format!("Net/{scope}/Relu"), &[x]).unwrap().into();
+        }
+    }
+    let mean = Reduce { kind: ReduceKind::Mean, axes: vec![2, 3], keep_dims: false };
+    let x = net.0.add(mean, "Net/Mean", &[x]).unwrap();
+    net.0.output("out", x.into());
+    check("scoped.py", &generate(&net.0, &options()).unwrap().code);
+    for (number, id) in net.0.ids().into_iter().enumerate() {
+        net.0.rename(id, &format!("n{number}"));
+    }
+    check("nameless.py", &generate(&net.0, &options()).unwrap().code);
+}
+
+fn options() -> Options {
+    Options { weights_file: "net.pth".to_owned(), ..Options::default() }
 }
 
 /// Compares with a stored text; `UPDATE_SNAPSHOTS=1` stores it.

@@ -13,6 +13,7 @@ pub mod pass;
 pub mod pickle;
 pub mod shape;
 pub mod tensor;
+pub mod validate;
 
 pub use diagnostic::{Error, Problem, Result};
 pub use graph::{Graph, Node, NodeId, Port, Value, ValueInfo};

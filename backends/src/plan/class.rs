@@ -8,7 +8,8 @@ use modelport_ir::{Graph, Value};
 use super::Dialect;
 use super::forward::{self, Body, Step};
 use super::leaf::{Leaf, Member, MemberKind, ModuleForm, Param};
-use super::region::{Child, Tree};
+use super::region::{self, Child, Tree};
+use super::structure;
 use crate::python::{Arg, Expr, Lit, Namer, Slot, camel_case, identifier, snake_case};
 
 /// A module: what it keeps and what it does.
@@ -187,17 +188,10 @@ impl Planner<'_> {
                 if hints.is_empty() {
                     hints = vec![name.clone().unwrap_or_else(|| leaf.role.clone())];
                 }
-                let weights: Vec<String> = self
-                    .graph
-                    .inputs_of(leaf.node)
-                    .into_iter()
-                    .flatten()
-                    .filter(|value| self.graph.tensor(*value).is_some_and(|tensor| tensor.numel() > 1))
-                    .map(|value| value.node.index().to_string())
-                    .collect();
-                let shared = (!leaf.members.is_empty() && !weights.is_empty()).then(|| {
+                let weights = region::weights_of(self.graph, leaf);
+                let shared = (!weights.is_empty()).then(|| {
                     let ctors: Vec<String> = leaf.members.iter().map(|member| member.ctor.to_string()).collect();
-                    format!("{}|{}", weights.join(","), ctors.join("|"))
+                    format!("{weights:?}|{}", ctors.join("|"))
                 });
                 Item {
                     name,
@@ -231,9 +225,10 @@ impl Planner<'_> {
             }
             let name = self.class_name(&group);
             // Scopes tell what a block is; a chain of layers says that itself.
+            let named = group.iter().filter(|(region, _)| !self.tree.regions[*region].inner.is_empty());
             let scopes = match is_layers(&group[0].1) {
                 true => Vec::new(),
-                false => group.iter().map(|(region, _)| self.tree.regions[*region].name.clone()).collect(),
+                false => named.map(|(region, _)| self.tree.regions[*region].name.clone()).collect(),
             };
             let blocks: Vec<&Block> = group.iter().map(|(_, block)| block).collect();
             let (ctors, params) = self.class(blocks, name, scopes, None);
@@ -281,6 +276,13 @@ impl Planner<'_> {
             let words: Vec<String> = first.items.iter().map(|item| role_word(&item.role)).collect();
             return words.concat();
         }
+        let (region, _) = group[0];
+        if self.tree.regions[region].inner.is_empty() {
+            let mut below = Vec::new();
+            self.tree.leaves_of(Child::Region(region), &mut below);
+            let nodes: Vec<_> = below.iter().map(|&leaf| self.leaves[leaf].node).collect();
+            return structure::textbook_name(self.graph, &nodes).unwrap_or("Block").to_owned();
+        }
         let inner: Vec<&str> = group.iter().map(|(region, _)| self.tree.regions[*region].inner.as_str()).collect();
         let prefix = common_prefix(&inner);
         let stem = prefix.trim_end_matches(['_', '-', '.']);
@@ -311,8 +313,11 @@ impl Planner<'_> {
         let mut member_names: Vec<Vec<String>> = Vec::new();
         let mut kept = Vec::new();
         let mut namer = Namer::default();
-        let roles: Vec<String> =
-            first.items.iter().flat_map(|item| item.members.iter().map(|m| m.role.clone())).collect();
+        let roles: Vec<String> = first
+            .items
+            .iter()
+            .flat_map(|item| item.members.iter().map(|member| member_role(item, member).to_owned()))
+            .collect();
         let mut seen_roles: HashMap<String, usize> = HashMap::new();
         let mut shared: HashMap<String, Vec<String>> = HashMap::new();
         let mut steps = Vec::new();
@@ -329,16 +334,17 @@ impl Planner<'_> {
                     names.push(known[i].clone());
                     continue;
                 }
-                let same = roles.iter().filter(|role| **role == member.role).count();
+                let role = member_role(item, member);
+                let same = roles.iter().filter(|other| *other == role).count();
                 let wish = match &item.name {
                     Some(name) if i == 0 && !(is_generic(name) && same == 1) => identifier(name),
-                    Some(name) if i > 0 && !is_generic(name) => format!("{}_{}", identifier(name), member.role),
+                    Some(name) if i > 0 && !is_generic(name) => format!("{}_{role}", identifier(name)),
                     _ if same > 1 => {
-                        let number = seen_roles.entry(member.role.clone()).or_default();
+                        let number = seen_roles.entry(role.to_owned()).or_default();
                         *number += 1;
-                        format!("{}{number}", member.role)
+                        format!("{role}{number}")
                     }
-                    _ => member.role.clone(),
+                    _ => role.to_owned(),
                 };
                 let member_name = namer.take(&wish);
                 members.push((member.kind, member_name.clone(), fold_runs(&ctor, self.dialect.sequential)));
@@ -419,10 +425,18 @@ fn call_item(name: String, ctor: Expr, params: Vec<Param>, block: &Block) -> Ite
     let args = (0..block.inputs.len()).map(|i| Arg::new(Expr::Operand(i))).collect();
     let module = ModuleForm { ctor: ctor.clone(), params: params.clone() };
     let single = block.inputs.len() == 1 && block.outputs.len() == 1;
-    let hints = if block.outputs.len() == 1 { vec![name.clone()] } else { Vec::new() };
+    let role = match (name.is_empty(), block.items.first()) {
+        (true, Some(first)) => first.role.clone(),
+        _ => snake_case(&name),
+    };
+    let name = Some(name).filter(|name| !name.is_empty());
+    let hints = match block.outputs.as_slice() {
+        [_] => vec![name.clone().unwrap_or_else(|| role.clone())],
+        _ => Vec::new(),
+    };
     Item {
-        role: snake_case(&name),
-        name: Some(name),
+        role,
+        name,
         members: vec![Member { kind: MemberKind::Module, role: "block".to_owned(), ctor, params }],
         expr: Expr::Call(Box::new(Expr::Member(0)), args),
         operands: block.inputs.clone(),
@@ -436,6 +450,11 @@ fn call_item(name: String, ctor: Expr, params: Vec<Param>, block: &Block) -> Ite
 /// Whether a member is a class or chain that the planner made.
 fn is_composite(member: &Member) -> bool {
     member.role == "block"
+}
+
+/// What a member is, in a word.
+fn member_role<'a>(item: &'a Item, member: &'a Member) -> &'a str {
+    if is_composite(member) { &item.role } else { &member.role }
 }
 
 /// Whether a block has no blocks inside.

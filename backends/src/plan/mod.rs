@@ -9,6 +9,7 @@ mod forward;
 mod leaf;
 mod region;
 mod scope;
+mod structure;
 
 use modelport_ir::{Graph, Result};
 

@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use modelport_ir::{Graph, NodeId};
+use modelport_ir::op::SlotKind;
+use modelport_ir::{Graph, NodeId, Op, Value};
 
 use super::leaf::Leaf;
 
@@ -65,8 +66,9 @@ impl Tree {
         tree.adopt(graph, leaves);
         tree.dissolve_plain(leaves, tree.root);
         tree.collapse(tree.root);
-        tree.untangle(graph, leaves, tree.root);
+        tree.untangle(leaves, tree.root);
         tree.collapse(tree.root);
+        super::structure::find(&mut tree, graph, leaves);
         tree
     }
 
@@ -105,7 +107,7 @@ impl Tree {
             let outputs = graph.node(node).outputs.len();
             let is_output = graph.outputs.iter().any(|port| port.value.node == node);
             let readers: Vec<NodeId> = (0..outputs)
-                .flat_map(|output| graph.consumers(modelport_ir::Value { node, output }))
+                .flat_map(|output| graph.consumers(Value { node, output }))
                 .map(|(reader, _)| reader)
                 .collect();
             let sources = leaves[leaf].operands.iter().map(|value| value.node);
@@ -187,48 +189,47 @@ impl Tree {
     }
 
     /// Splits regions until no calls depend on each other in a circle, in this region and all below.
-    fn untangle(&mut self, graph: &Graph, leaves: &[Leaf], region: usize) {
+    fn untangle(&mut self, leaves: &[Leaf], region: usize) {
         loop {
             let children = self.regions[region].children.clone();
-            let edges = self.edges(graph, leaves, &children);
+            let edges = self.edges(leaves, &children);
             let Some(circle) = circle(children.len(), &edges) else { break };
-            // Split the smallest region on the circle where the flow leaves it and comes back.
+            // Split the smallest region on the circle that the flow leaves and enters again; if there is none, give up
+            // the smallest.
             let size = |index: usize| {
                 let mut below = Vec::new();
                 self.leaves_of(children[index], &mut below);
                 below.len()
             };
-            let Some(&victim) =
-                circle.iter().filter(|&&i| matches!(children[i], Child::Region(_))).min_by_key(|&&i| size(i))
-            else {
-                break;
-            };
-            let pieces = self.split(graph, leaves, &children, victim);
+            let mut victims: Vec<usize> =
+                circle.into_iter().filter(|&i| matches!(children[i], Child::Region(_))).collect();
+            victims.sort_by_key(|&i| (size(i), i));
+            let Some(&smallest) = victims.first() else { break };
+            let groups = victims.iter().map(|&i| (i, self.groups(leaves, &children, i)));
+            let (victim, groups) =
+                groups.into_iter().find(|(_, groups)| groups.len() > 1).unwrap_or((smallest, Vec::new()));
+            let pieces = self.pieces(leaves, children[victim], groups);
             let mut next = children.clone();
             next.splice(victim..=victim, pieces);
             self.regions[region].children = next;
         }
         for child in self.regions[region].children.clone() {
             if let Child::Region(inner) = child {
-                self.untangle(graph, leaves, inner);
+                self.untangle(leaves, inner);
             }
         }
     }
 
-    /// The content of one child as pieces, cut where its flow leaves it and comes back through its siblings.
-    fn split(&mut self, graph: &Graph, leaves: &[Leaf], siblings: &[Child], victim: usize) -> Vec<Child> {
-        let Child::Region(region) = siblings[victim] else { return vec![siblings[victim]] };
-        let inside = self.regions[region].children.clone();
+    /// The content of one child, grouped by how often the flow has left it and come back through its siblings.
+    fn groups(&self, leaves: &[Leaf], siblings: &[Child], victim: usize) -> Vec<Vec<Child>> {
+        let Child::Region(region) = siblings[victim] else { return Vec::new() };
+        let inside = &self.regions[region].children;
         let mut atoms: Vec<Child> = inside.clone();
         atoms.extend(siblings.iter().enumerate().filter(|&(i, _)| i != victim).map(|(_, &child)| child));
-        let edges = self.edges(graph, leaves, &atoms);
-        // How often a path from the start of the region has left it and come back, per atom; bounded by the number of
-        // atoms, since siblings may still form circles of their own.
+        let edges = self.edges(leaves, &atoms);
+        // Bounded by the number of things inside, since siblings may still form circles of their own.
         let mut level = vec![0usize; atoms.len()];
-        let mut reached = vec![false; atoms.len()];
-        for (i, reached) in reached.iter_mut().enumerate().take(inside.len()) {
-            *reached = i < inside.len();
-        }
+        let mut reached: Vec<bool> = (0..atoms.len()).map(|i| i < inside.len()).collect();
         for _ in 0..=atoms.len() {
             let mut changed = false;
             for &(from, to) in &edges {
@@ -251,29 +252,46 @@ impl Tree {
         for (i, &child) in inside.iter().enumerate() {
             groups.entry(level[i]).or_default().push(child);
         }
-        if groups.len() < 2 {
-            // Nothing to cut by: give up on this scope.
-            return inside;
-        }
+        groups.into_values().collect()
+    }
+
+    /// A region cut into groups, each a region again where that is worth one; no groups: all that is in it.
+    fn pieces(&mut self, leaves: &[Leaf], victim: Child, groups: Vec<Vec<Child>>) -> Vec<Child> {
+        let Child::Region(region) = victim else { return vec![victim] };
         let origin = self.regions[region].clone();
+        let groups =
+            if groups.is_empty() { origin.children.iter().map(|&child| vec![child]).collect() } else { groups };
         let mut pieces = Vec::new();
-        for group in groups.into_values() {
+        for group in groups {
             let mut below = Vec::new();
             group.iter().for_each(|&child| self.leaves_of(child, &mut below));
             let members = below.iter().filter(|&&leaf| !leaves[leaf].members.is_empty()).count();
-            if group.len() == 1 || members == 0 {
-                pieces.extend(group);
-            } else {
-                let number = self.regions.len();
+            if group.len() > 1 && members > 0 {
                 self.regions.push(Region { children: group, ..origin.clone() });
-                pieces.push(Child::Region(number));
+                pieces.push(Child::Region(self.regions.len() - 1));
+                continue;
+            }
+            // What leaves its scope keeps the scope's name in its own.
+            for child in group {
+                match child {
+                    Child::Region(inner) => {
+                        let name = format!("{}_{}", origin.name, self.regions[inner].name);
+                        self.regions[inner].name = name;
+                    }
+                    Child::Leaf(leaf) => {
+                        if let Some(name) = self.leaf_names.get_mut(&leaf) {
+                            *name = format!("{}_{name}", origin.name);
+                        }
+                    }
+                }
+                pieces.push(child);
             }
         }
         pieces
     }
 
     /// Which of `children` reads from which.
-    fn edges(&self, graph: &Graph, leaves: &[Leaf], children: &[Child]) -> Vec<(usize, usize)> {
+    pub fn edges(&self, leaves: &[Leaf], children: &[Child]) -> Vec<(usize, usize)> {
         let mut owner: HashMap<NodeId, usize> = HashMap::new();
         let mut below = Vec::new();
         for (index, &child) in children.iter().enumerate() {
@@ -296,23 +314,37 @@ impl Tree {
                 }
             }
         }
-        let _ = graph;
         edges
     }
+}
+
+/// More elements than this are not written twice, even if they are not trained.
+const LARGE: usize = 4096;
+
+/// The constants by which a leaf is known to be the same layer as another: its weights, and what else is trained or
+/// large. A few numbers that happen to be shared are no reason to tear a scope apart.
+pub fn weights_of(graph: &Graph, leaf: &Leaf) -> Vec<NodeId> {
+    if leaf.members.is_empty() {
+        return Vec::new();
+    }
+    let op = graph.op(leaf.node);
+    let inputs = graph.inputs_of(leaf.node).into_iter().enumerate();
+    let is_weight = |(slot, value): (usize, Option<Value>)| {
+        let value = value?;
+        let Op::Constant(constant) = graph.op(value.node) else { return None };
+        let parameter = op.slot(slot).is_some_and(|s| matches!(s.kind, SlotKind::Param | SlotKind::OptionalParam));
+        let kept = parameter || constant.trainable || constant.tensor.numel() > LARGE;
+        kept.then_some(value.node)
+    };
+    inputs.filter_map(is_weight).collect()
 }
 
 /// Leaves that share weights live in one place: the innermost scope that holds them all.
 fn join_shared(graph: &Graph, leaves: &[Leaf], paths: &mut [Vec<String>]) {
     let mut by_weights: HashMap<Vec<NodeId>, Vec<usize>> = HashMap::new();
     for (index, leaf) in leaves.iter().enumerate() {
-        let weights: Vec<NodeId> = graph
-            .inputs_of(leaf.node)
-            .into_iter()
-            .flatten()
-            .filter(|value| graph.tensor(*value).is_some_and(|tensor| tensor.numel() > 1))
-            .map(|value| value.node)
-            .collect();
-        if !weights.is_empty() && !leaf.members.is_empty() {
+        let weights = weights_of(graph, leaf);
+        if !weights.is_empty() {
             by_weights.entry(weights).or_default().push(index);
         }
     }

@@ -30,9 +30,12 @@ pub fn paths(graph: &Graph, leaves: &[Leaf]) -> Vec<Vec<String>> {
         if operator.last() != variable.last() {
             continue;
         }
-        for cut in 0..operator.len().min(variable.len()) {
-            let key = operator[..operator.len() - cut].to_vec();
-            known.entry(key).or_insert_with(|| variable[..variable.len() - cut].to_vec());
+        for cut in 0..=operator.len().min(variable.len()) {
+            let (op_rest, var_rest) = (operator.len() - cut, variable.len() - cut);
+            if cut > 0 && operator[op_rest] != variable[var_rest] {
+                break;
+            }
+            known.entry(operator[..op_rest].to_vec()).or_insert_with(|| variable[..var_rest].to_vec());
         }
     }
 

@@ -15,6 +15,10 @@ mod groups;
 mod plan;
 mod relabel;
 mod role;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 use serde::{Deserialize, Serialize};
@@ -126,18 +130,4 @@ pub fn convert(graph: &mut Graph, target: Layout, ports: Ports) -> Result<()> {
     let plan = plan::Plan::new(graph, &order, &roles, target, ports);
     let moved = cut::solve(graph, &order, &plan);
     relabel::relabel(graph, &order, &plan, &moved, target)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn permutations_are_inverse() {
-        let to_first = Layout::ChannelsLast.permutation_to(Layout::ChannelsFirst, 4);
-        let to_last = Layout::ChannelsFirst.permutation_to(Layout::ChannelsLast, 4);
-        assert_eq!((to_first.as_slice(), to_last.as_slice()), ([0, 3, 1, 2].as_slice(), [0, 2, 3, 1].as_slice()));
-        assert_eq!(Layout::ChannelsLast.spatial_axes(4), 1..3);
-        assert_eq!(Layout::ChannelsFirst.spatial_axes(5), 2..5);
-    }
 }

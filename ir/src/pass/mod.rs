@@ -5,6 +5,7 @@
 
 pub mod absorb_scale;
 pub mod fold_constants;
+pub mod fuse_activations;
 pub mod fuse_batch_norm;
 pub mod fuse_l2_normalize;
 pub mod fuse_moments;
