@@ -1,14 +1,19 @@
 //! The neutral graph of modelport: typed operators on a petgraph graph, lazily read tensors, shapes with a free
 //! batch, layouts, passes and a reference evaluator. Knows no framework.
 
+pub mod atomic;
+pub mod codec;
 pub mod diagnostic;
 pub mod eval;
 pub mod graph;
 pub mod layout;
+pub mod npy;
 pub mod op;
 pub mod pass;
+pub mod pickle;
 pub mod shape;
 pub mod tensor;
+pub mod validate;
 
 pub use diagnostic::{Error, Problem, Result};
 pub use graph::{Graph, Node, NodeId, Port, Value, ValueInfo};

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::array::{Array, filled, flat};
+use super::array::Array;
 use crate::layout::Layout;
 use crate::tensor::DType;
 
@@ -17,15 +17,18 @@ pub(super) struct Space {
 }
 
 impl Space {
+    /// Reads a value; whole numbers become reals.
     pub(super) fn of(x: &Array, layout: Layout) -> Result<(Space, DType), String> {
-        let (_, dtype) = x.reals()?;
+        let dtype = x.dtype();
+        if dtype == DType::Bool {
+            return Err("takes numbers, got bool".to_owned());
+        }
         let perm = layout.permutation_to(Layout::ChannelsLast, x.shape().len());
         let moved = x.transposed(&perm);
-        let (a, _) = moved.reals()?;
-        match a.shape() {
+        match moved.shape() {
             [batch, sizes @ .., channels] => {
                 let (batch, sizes, channels) = (*batch, sizes.to_vec(), *channels);
-                Ok((Space { values: flat(a).into_owned(), batch, sizes, channels }, dtype))
+                Ok((Space { values: moved.to_f64(), batch, sizes, channels }, dtype))
             }
             shape => Err(format!("takes a batch and channels, got shape {shape:?}")),
         }
@@ -36,7 +39,7 @@ impl Space {
         let rank = shape.len();
         let last: Vec<usize> =
             layout.permutation_to(Layout::ChannelsLast, rank).into_iter().map(|axis| shape[axis]).collect();
-        let array = Array::real(filled(&last, self.values)?, dtype);
+        let array = Array::from_f64(dtype, &last, self.values)?;
         Ok(array.transposed(&Layout::ChannelsLast.permutation_to(layout, rank)))
     }
 }
