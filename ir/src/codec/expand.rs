@@ -19,7 +19,7 @@ impl Loader<'_> {
         match (def.op.as_str(), inputs) {
             ("Constant" | "Const", _) => {
                 let tensor = self.constant_tensor(def)?;
-                self.last(def, Op::Constant(Constant { tensor }), &[])
+                self.last(def, Op::Constant(Constant { tensor, trainable: false }), &[])
             }
             ("Scale", &[x]) => self.scale(def, x),
             ("SeparableConv", &[x]) => self.separable(def, x),
