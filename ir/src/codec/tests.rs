@@ -1,10 +1,10 @@
 use std::collections::HashSet;
 
 use super::fields::to_fields;
-use super::proto::{AttrValue, Attributes, DimDef, ListValue, NodeDef, TensorShape, Value as Attr};
+use super::proto::{DimDef, NodeDef, Value as Attr};
 use super::samples::{everything, samples};
 use super::*;
-use crate::graph::{NodeId, Value};
+use crate::graph::{Port, Value};
 use crate::layout::Layout;
 use crate::op::*;
 use crate::shape::{Dim, Shape};
@@ -167,8 +167,6 @@ fn ports_order_repeated_inputs_and_gaps_survive() {
     assert_same(&graph, &round_trip(&graph));
 }
 
-use crate::graph::Port;
-
 #[test]
 fn constants_keep_their_names_places_and_ties() {
     let mut graph = Graph::new("net", "");
@@ -239,45 +237,4 @@ fn json_of_any_beginning_and_binary_are_told_apart() {
     assert_eq!(parse(b"\xef\xbb\xbf\n { }"), Ok(GraphDef::default()));
     assert!(parse(b"{\"node\": 1}").unwrap_err().contains("JSON"));
     assert!(parse(b"PK\x03\x04").is_err());
-}
-
-/// A node as MMdnn writes it.
-pub(super) fn mmdnn<const N: usize>(op: &str, name: &str, inputs: &[&str], attr: [(&str, AttrValue); N]) -> NodeDef {
-    NodeDef {
-        name: name.to_owned(),
-        op: op.to_owned(),
-        input: inputs.iter().map(|input| (*input).to_owned()).collect(),
-        attr: attr.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<Attributes>(),
-    }
-}
-
-pub(super) fn dims(sizes: &[i64]) -> TensorShape {
-    let dim = sizes.iter().map(|&size| DimDef { size, name: String::new() }).collect();
-    TensorShape { dim, unknown_rank: false }
-}
-
-pub(super) fn output_shape(sizes: &[i64]) -> (&'static str, AttrValue) {
-    let list = ListValue { shape: vec![dims(sizes)], ..ListValue::default() };
-    ("_output_shapes", Attr::List(list).into())
-}
-
-pub(super) fn load_mmdnn(node: Vec<NodeDef>, weights: &[(&str, &str, &[usize])]) -> Result<Graph> {
-    let mut all = Weights::new();
-    for (layer, name, shape) in weights {
-        let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| i as f32).collect();
-        all.entry((*layer).to_owned()).or_default().insert((*name).to_owned(), Tensor::from_f32(shape, &values));
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let (network, file) = (folder.path().join("net.pb"), folder.path().join("net.npy"));
-    std::fs::write(&network, GraphDef { node, version: 0 }.encode_to_vec()).unwrap();
-    npy::save(&file, &all).unwrap();
-    load(&network, Some(&file))
-}
-
-pub(super) fn op<'a>(graph: &'a Graph, name: &str) -> &'a Op {
-    graph.op(id(graph, name))
-}
-
-pub(super) fn id(graph: &Graph, name: &str) -> NodeId {
-    graph.find(name).unwrap_or_else(|| panic!("no node {name}"))
 }
