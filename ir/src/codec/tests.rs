@@ -238,3 +238,56 @@ fn json_of_any_beginning_and_binary_are_told_apart() {
     assert!(parse(b"{\"node\": 1}").unwrap_err().contains("JSON"));
     assert!(parse(b"PK\x03\x04").is_err());
 }
+
+/// Numbers that look random and are the same on every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit
+    }
+}
+
+#[test]
+fn damaged_networks_do_not_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = save(&everything(), &folder.path().join("net"), Format::ALL).unwrap();
+    let weights = npy::read(&files[2]).unwrap();
+    let bytes = std::fs::read(&files[1]).unwrap();
+    let mut random = Random(1);
+    let extremes: [i64; 8] = [-1, 0, 2, 3, 1 << 16, 1 << 40, i64::MAX, i64::MIN];
+    for _ in 0..300 {
+        // Damage to the bytes, and to the meaning.
+        let mut damaged = bytes.clone();
+        for _ in 0..1 + random.below(3) {
+            let at = random.below(damaged.len());
+            damaged[at] = random.below(256) as u8;
+        }
+        drop(parse(&damaged).map(|def| read::from_files(def, &weights, Graph::default(), None)));
+
+        let mut def = GraphDef::decode(bytes.as_slice()).unwrap();
+        for _ in 0..8 {
+            let count = def.node.len();
+            let other = def.node[random.below(count)].clone();
+            let node = &mut def.node[random.below(count)];
+            match random.below(4) {
+                0 => node.op = other.op,
+                1 => node.input = other.input,
+                2 => node.attr = other.attr,
+                _ => {
+                    let at = random.below(node.attr.len().max(1));
+                    match node.attr.values_mut().nth(at).and_then(|attr| attr.value.as_mut()) {
+                        Some(Attr::I(i)) => *i = extremes[random.below(8)],
+                        Some(Attr::List(list)) => list.i.iter_mut().for_each(|i| *i = extremes[random.below(8)]),
+                        Some(Attr::Shape(shape)) => {
+                            shape.dim.iter_mut().for_each(|dim| dim.size = extremes[random.below(8)]);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        drop(read::from_files(def, &weights, Graph::default(), None));
+    }
+}

@@ -95,8 +95,8 @@ impl Operator for Range {
         check_like(&Shape(vec![self.limit.clone()]), inputs, 0)?;
         let size = match &self.limit {
             Dim::Known(limit) if self.delta != 0 => {
-                let span = (*limit as i64).saturating_sub(self.start);
-                let count = (span + self.delta - self.delta.signum()) / self.delta;
+                let (limit, start, delta) = (*limit as i128, i128::from(self.start), i128::from(self.delta));
+                let count = (limit - start + delta - delta.signum()) / delta;
                 Dim::Known(usize::try_from(count).unwrap_or(0))
             }
             limit if self.start == 0 && self.delta == 1 => limit.clone(),
