@@ -83,7 +83,7 @@ fn ints(def: &NodeDef, name: &str) -> Vec<i64> {
 
 fn constant(graph: &mut Graph, name: &str, shape: &[usize]) -> Value {
     let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| i as f32).collect();
-    graph.variable(name, Tensor::from_f32(shape, &values))
+    graph.constant(name, Tensor::from_f32(shape, &values))
 }
 
 fn image(graph: &mut Graph) -> Value {
