@@ -1,1 +1,6 @@
 //! Backends: plan a program for a graph, print it through templates, and write its weights.
+
+pub mod plan;
+pub mod python;
+pub mod pytorch;
+pub mod weights;

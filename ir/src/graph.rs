@@ -125,11 +125,20 @@ impl Graph {
         Ok(id)
     }
 
-    /// Adds a constant.
+    /// Adds a constant that is not trained.
     pub fn constant(&mut self, name: &str, tensor: Tensor) -> Value {
+        self.add_tensor(name, tensor, false)
+    }
+
+    /// Adds a constant that was a variable: training changes it.
+    pub fn variable(&mut self, name: &str, tensor: Tensor) -> Value {
+        self.add_tensor(name, tensor, true)
+    }
+
+    fn add_tensor(&mut self, name: &str, tensor: Tensor, trainable: bool) -> Value {
         let info = ValueInfo::new(tensor.dtype(), Shape::known(&tensor.shape()));
         let name = self.free_name(name);
-        let op = Op::Constant(crate::op::Constant { tensor });
+        let op = Op::Constant(crate::op::Constant { tensor, trainable });
         let id = self.nodes.add_node(Node { name: name.clone(), op, outputs: vec![info], sequence: self.next });
         self.next += 1;
         self.names.insert(name, id);
@@ -222,6 +231,11 @@ impl Graph {
             inputs[slot] = Some(Value { node: edge.source(), output });
         }
         inputs
+    }
+
+    /// The number of values that enter a node.
+    pub(crate) fn input_count(&self, id: NodeId) -> usize {
+        self.nodes.edges_directed(id, Direction::Incoming).count()
     }
 
     /// The value in one input slot.

@@ -10,8 +10,10 @@ pub mod layout;
 pub mod npy;
 pub mod op;
 pub mod pass;
+pub mod pickle;
 pub mod shape;
 pub mod tensor;
+pub mod validate;
 
 pub use diagnostic::{Error, Problem, Result};
 pub use graph::{Graph, Node, NodeId, Port, Value, ValueInfo};

@@ -108,8 +108,8 @@ impl Operator for ConvTranspose {
                     None => return Err(format!("pads ({before}, {after}) exceed the output")),
                 },
                 // Only the exact multiple of a free size has a name.
-                None if grow.checked_add(1).and_then(|reach| reach.checked_add(self.output_padding[i]))
-                    == self.strides[i].checked_add(before).and_then(|reach| reach.checked_add(after)) =>
+                None if grow.saturating_add(1).saturating_add(self.output_padding[i])
+                    == self.strides[i].saturating_add(before).saturating_add(after) =>
                 {
                     x.shape[axis].times(&Dim::Known(self.strides[i]))
                 }

@@ -30,6 +30,8 @@ impl Operator for Input {
 pub struct Constant {
     /// The elements, read when needed.
     pub tensor: Tensor,
+    /// Whether it was a variable that training changes.
+    pub trainable: bool,
 }
 
 impl Serialize for Constant {
@@ -95,8 +97,9 @@ impl Operator for Range {
         check_like(&Shape(vec![self.limit.clone()]), inputs, 0)?;
         let size = match &self.limit {
             Dim::Known(limit) if self.delta != 0 => {
-                let (limit, start, delta) = (*limit as i128, i128::from(self.start), i128::from(self.delta));
-                let count = (limit - start + delta - delta.signum()) / delta;
+                let span = (*limit as i64).saturating_sub(self.start);
+                let reach = span.saturating_add(self.delta).saturating_sub(self.delta.signum());
+                let count = reach.checked_div(self.delta).unwrap_or(0);
                 Dim::Known(usize::try_from(count).unwrap_or(0))
             }
             limit if self.start == 0 && self.delta == 1 => limit.clone(),

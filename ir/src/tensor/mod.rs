@@ -74,7 +74,7 @@ impl Tensor {
         Ok(Tensor { dtype, axes, offset, storage })
     }
 
-    fn from_parts(dtype: DType, shape: &[usize], bytes: Vec<u8>) -> Tensor {
+    pub(crate) fn from_parts(dtype: DType, shape: &[usize], bytes: Vec<u8>) -> Tensor {
         Tensor { dtype, axes: contiguous(shape), offset: 0, storage: Arc::new(bytes) }
     }
 

@@ -1,0 +1,538 @@
+//! Classes: equal regions become one class, and what differs between them becomes its arguments.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use indexmap::IndexMap;
+use modelport_ir::{Graph, Value};
+
+use super::Dialect;
+use super::arguments::arguments;
+use super::forward::{self, Body, Step};
+use super::leaf::{Leaf, Member, MemberKind, ModuleForm, Param};
+use super::region::{self, Child, Tree};
+use super::structure;
+use super::words::{common_prefix, is_generic, role_word};
+use crate::python::{Arg, Expr, Lit, Namer, Slot, camel_case, identifier, snake_case};
+
+/// A module: what it keeps and what it does.
+#[derive(Clone, Debug)]
+pub struct Class {
+    /// Its name.
+    pub name: String,
+    /// The scopes that are of this class, where there are few.
+    pub scopes: Vec<String>,
+    /// Constructor arguments, with defaults.
+    pub args: Vec<(String, Option<Lit>)>,
+    /// Arguments that `forward` reads, kept as `self.…`.
+    pub kept_args: Vec<String>,
+    /// Members in order: kind, name, what makes them.
+    pub members: Vec<(MemberKind, String, Expr)>,
+    /// What it computes.
+    pub body: Body,
+}
+
+/// A whole program.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Classes, the ones that are used before those that use them; the last is the network.
+    pub classes: Vec<Class>,
+    /// All weights, in the order in which the network registers them.
+    pub params: Vec<Param>,
+}
+
+/// A call: a leaf, or a region that has become a class or a chain.
+#[derive(Clone)]
+pub struct Item {
+    /// Name in the source.
+    pub name: Option<String>,
+    /// What it is, in a word.
+    pub role: String,
+    /// What it keeps.
+    pub members: Vec<Member>,
+    /// What it computes.
+    pub expr: Expr,
+    operands: Vec<Value>,
+    /// The values that it makes.
+    pub results: Vec<Value>,
+    hints: Vec<String>,
+    modules: Option<Vec<ModuleForm>>,
+    /// Weights that this call shares with others, as a key; calls with equal keys have one member.
+    shared: Option<String>,
+}
+
+/// A region with its calls in order.
+pub struct Block {
+    /// Calls, in order.
+    pub items: Vec<Item>,
+    inputs: Vec<Value>,
+    /// Values that leave it.
+    pub outputs: Vec<Value>,
+}
+
+struct Planner<'a> {
+    graph: &'a Graph,
+    tree: &'a Tree,
+    leaves: Vec<Leaf>,
+    dialect: &'a Dialect,
+    namer: Namer,
+    classes: Vec<Class>,
+    items: HashMap<usize, Item>,
+    readers: HashMap<Value, Vec<usize>>,
+}
+
+/// Makes classes of regions, the innermost first.
+pub fn program(graph: &Graph, leaves: Vec<Leaf>, tree: &Tree, dialect: &Dialect) -> Program {
+    let mut readers: HashMap<Value, Vec<usize>> = HashMap::new();
+    for (index, leaf) in leaves.iter().enumerate() {
+        for value in &leaf.operands {
+            readers.entry(*value).or_default().push(index);
+        }
+    }
+    let mut planner = Planner {
+        graph,
+        tree,
+        leaves,
+        dialect,
+        namer: Namer::default(),
+        classes: Vec::new(),
+        items: HashMap::new(),
+        readers,
+    };
+    let mut levels: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    planner.height(tree.root, &mut levels);
+    let root_name = planner.root_name();
+    planner.namer.take(&root_name);
+    for regions in levels.into_values() {
+        planner.level(regions.into_iter().filter(|&region| region != tree.root).collect());
+    }
+    let block = planner.block(tree.root);
+    let args = planner.input_names();
+    let params = planner.class(vec![&block], root_name, Vec::new(), Some(args)).1.pop().unwrap_or_default();
+    Program { classes: planner.classes, params }
+}
+
+impl Planner<'_> {
+    fn height(&self, region: usize, levels: &mut BTreeMap<usize, Vec<usize>>) -> usize {
+        let mut height = 0;
+        for child in &self.tree.regions[region].children {
+            if let Child::Region(inner) = child {
+                height = height.max(1 + self.height(*inner, levels));
+            }
+        }
+        levels.entry(height).or_default().push(region);
+        height
+    }
+
+    fn root_name(&self) -> String {
+        let scope = &self.tree.regions[self.tree.root].name;
+        let name = if scope.is_empty() { &self.graph.name } else { scope };
+        let name = camel_case(name);
+        if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) { format!("Net{name}") } else { name }
+    }
+
+    fn input_names(&self) -> Vec<String> {
+        if let [_] = self.graph.inputs.as_slice() {
+            return vec!["x".to_owned()];
+        }
+        let mut namer = Namer::default();
+        self.graph
+            .inputs
+            .iter()
+            .map(|port| namer.take(&snake_case(port.name.rsplit('/').next().unwrap_or("x"))))
+            .collect()
+    }
+
+    /// The calls of a region, ordered by a walk from its outputs.
+    fn block(&self, region: usize) -> Block {
+        let children = &self.tree.regions[region].children;
+        let items: Vec<Item> = children.iter().map(|&child| self.item(child)).collect();
+        let made: HashSet<Value> = items.iter().flat_map(|item| item.results.iter().copied()).collect();
+        let (inputs, outputs) = if region == self.tree.root {
+            let inputs = self.graph.inputs.iter().map(|port| port.value).collect();
+            (inputs, self.graph.outputs.iter().map(|port| port.value).collect())
+        } else {
+            (Vec::new(), self.outputs_of(region))
+        };
+        let wires: Vec<(Vec<Value>, Vec<Value>)> =
+            items.iter().map(|item| (item.operands.clone(), item.results.clone())).collect();
+        let items: Vec<Item> = forward::order(&wires, &outputs).into_iter().map(|i| items[i].clone()).collect();
+        let inputs = if region == self.tree.root {
+            inputs
+        } else {
+            let mut seen = HashSet::new();
+            let reads = items.iter().flat_map(|item| item.operands.iter().copied());
+            reads.filter(|value| !made.contains(value) && seen.insert(*value)).collect()
+        };
+        Block { items, inputs, outputs }
+    }
+
+    /// Values that leave a region, by the order in which they are made in the source.
+    fn outputs_of(&self, region: usize) -> Vec<Value> {
+        let mut below = Vec::new();
+        self.tree.leaves_of(Child::Region(region), &mut below);
+        let inside: HashSet<usize> = below.iter().copied().collect();
+        below.sort_unstable();
+        let mut outputs = Vec::new();
+        for leaf in below {
+            let node = self.leaves[leaf].node;
+            for output in 0..self.graph.node(node).outputs.len() {
+                let value = Value { node, output };
+                let leaves_region = self.readers.get(&value).is_some_and(|r| r.iter().any(|l| !inside.contains(l)));
+                if leaves_region || self.graph.outputs.iter().any(|port| port.value == value) {
+                    outputs.push(value);
+                }
+            }
+        }
+        outputs
+    }
+
+    fn item(&self, child: Child) -> Item {
+        match child {
+            Child::Region(region) => self.items[&region].clone(),
+            Child::Leaf(index) => {
+                let leaf = &self.leaves[index];
+                let results = 0..self.graph.node(leaf.node).outputs.len();
+                let name = self.tree.leaf_names.get(&index).cloned();
+                let mut hints = leaf.results.clone();
+                if hints.is_empty() {
+                    hints = vec![name.clone().unwrap_or_else(|| leaf.role.clone())];
+                }
+                let weights = region::weights_of(self.graph, leaf);
+                let shared = (!weights.is_empty()).then(|| {
+                    let ctors: Vec<String> = leaf.members.iter().map(|member| member.ctor.to_string()).collect();
+                    format!("{weights:?}|{}", ctors.join("|"))
+                });
+                Item {
+                    name,
+                    role: leaf.role.clone(),
+                    members: leaf.members.clone(),
+                    expr: leaf.expr.clone(),
+                    operands: leaf.operands.clone(),
+                    results: results.map(|output| Value { node: leaf.node, output }).collect(),
+                    hints,
+                    modules: leaf.modules.clone(),
+                    shared,
+                }
+            }
+        }
+    }
+
+    /// Turns all regions of one height into calls.
+    fn level(&mut self, regions: Vec<usize>) {
+        let mut groups: IndexMap<String, Vec<(usize, Block)>> = IndexMap::new();
+        for region in regions {
+            let block = self.block(region);
+            groups.entry(signature(&block)).or_default().push((region, block));
+        }
+        for group in groups.into_values() {
+            if let Some(chains) = self.chains(&group) {
+                for ((region, block), item) in group.iter().zip(chains) {
+                    debug_assert_eq!(block.outputs.len(), 1);
+                    self.items.insert(*region, item);
+                }
+                continue;
+            }
+            let name = self.class_name(&group);
+            // Scopes tell what a block is; a chain of layers says that itself.
+            let named = group.iter().filter(|(region, _)| !self.tree.regions[*region].inner.is_empty());
+            let scopes = match is_layers(&group[0].1) {
+                true => Vec::new(),
+                false => named.map(|(region, _)| self.tree.regions[*region].name.clone()).collect(),
+            };
+            let blocks: Vec<&Block> = group.iter().map(|(_, block)| block).collect();
+            let (ctors, params) = self.class(blocks, name, scopes, None);
+            for (((region, block), ctor), params) in group.iter().zip(ctors).zip(params) {
+                let name = self.tree.regions[*region].name.clone();
+                let item = call_item(name, ctor, params, block);
+                self.items.insert(*region, item);
+            }
+        }
+    }
+
+    /// Regions that are chains of modules need no class of their own.
+    fn chains(&self, group: &[(usize, Block)]) -> Option<Vec<Item>> {
+        let (_, first) = group.first()?;
+        if is_layers(first) && group.len() > 1 {
+            return None;
+        }
+        group.iter().map(|(region, block)| self.chain(*region, block)).collect()
+    }
+
+    fn chain(&self, region: usize, block: &Block) -> Option<Item> {
+        let ([input], [_]) = (block.inputs.as_slice(), block.outputs.as_slice()) else { return None };
+        let mut at = *input;
+        let mut args = Vec::new();
+        let mut params = Vec::new();
+        for (index, item) in block.items.iter().enumerate() {
+            let ([operand], [result]) = (item.operands.as_slice(), item.results.as_slice()) else { return None };
+            let last = index + 1 == block.items.len();
+            if *operand != at || (!last && block.outputs.contains(result)) {
+                return None;
+            }
+            at = *result;
+            for module in item.modules.as_ref()? {
+                params.extend(module.params.iter().map(|param| param.below(&args.len().to_string())));
+                args.push(Arg::new(module.ctor.clone()));
+            }
+        }
+        let ctor = Expr::call(self.dialect.sequential, args);
+        Some(call_item(self.tree.regions[region].name.clone(), ctor, params, block))
+    }
+
+    fn class_name(&self, group: &[(usize, Block)]) -> String {
+        let (_, first) = &group[0];
+        if is_layers(first) && first.items.len() <= 4 && first.items.iter().any(|item| !item.members.is_empty()) {
+            let words: Vec<String> = first.items.iter().map(|item| role_word(&item.role)).collect();
+            return words.concat();
+        }
+        let (region, _) = group[0];
+        if self.tree.regions[region].inner.is_empty() {
+            let mut below = Vec::new();
+            self.tree.leaves_of(Child::Region(region), &mut below);
+            let nodes: Vec<_> = below.iter().map(|&leaf| self.leaves[leaf].node).collect();
+            return structure::textbook_name(self.graph, &nodes).unwrap_or("Block").to_owned();
+        }
+        let inner: Vec<&str> = group.iter().map(|(region, _)| self.tree.regions[*region].inner.as_str()).collect();
+        let prefix = common_prefix(&inner);
+        let stem = prefix.trim_end_matches(['_', '-', '.']);
+        let name = camel_case(stem);
+        let letters = name.chars().filter(char::is_ascii_alphabetic).count();
+        if letters < 2 || name.starts_with(|c: char| c.is_ascii_digit()) {
+            return "Block".to_owned();
+        }
+        name
+    }
+
+    /// Makes a class of equal blocks. Returns for every block what constructs it, and its weights.
+    fn class(
+        &mut self,
+        blocks: Vec<&Block>,
+        name: String,
+        scopes: Vec<String>,
+        inputs: Option<Vec<String>>,
+    ) -> (Vec<Expr>, Vec<Vec<Param>>) {
+        let is_root = inputs.is_some();
+        let name = if is_root { name } else { self.namer.take(&name) };
+        let slots: Vec<Vec<Slot>> = blocks.iter().map(|block| slots(block)).collect();
+        let arguments = arguments(&slots, blocks[0]);
+
+        // Members of the first block, with arguments in the place of what differs.
+        let first = blocks[0];
+        let mut members = Vec::new();
+        let mut member_names: Vec<Vec<String>> = Vec::new();
+        let mut kept = Vec::new();
+        let mut namer = Namer::default();
+        let roles: Vec<String> = first
+            .items
+            .iter()
+            .flat_map(|item| item.members.iter().map(|member| member_role(item, member).to_owned()))
+            .collect();
+        let mut seen_roles: HashMap<String, usize> = HashMap::new();
+        let mut shared: HashMap<String, Vec<String>> = HashMap::new();
+        let mut steps = Vec::new();
+        let mut at = 0;
+        for item in &first.items {
+            let known = item.shared.as_ref().and_then(|key| shared.get(key)).cloned();
+            let mut names = Vec::new();
+            for (i, member) in item.members.iter().enumerate() {
+                let ctor = member.ctor.map_slots(&mut |slot| {
+                    at += 1;
+                    arguments.bind(at - 1, slot, "")
+                });
+                if let Some(known) = &known {
+                    names.push(known[i].clone());
+                    continue;
+                }
+                let role = member_role(item, member);
+                let same = roles.iter().filter(|other| *other == role).count();
+                let wish = match &item.name {
+                    Some(name) if i == 0 && !(is_generic(name) && same == 1) => identifier(name),
+                    Some(name) if i > 0 && !is_generic(name) => format!("{}_{role}", identifier(name)),
+                    _ if same > 1 => {
+                        let number = seen_roles.entry(role.to_owned()).or_default();
+                        *number += 1;
+                        format!("{role}{number}")
+                    }
+                    _ => role.to_owned(),
+                };
+                let member_name = namer.take(&wish);
+                members.push((member.kind, member_name.clone(), fold_runs(&ctor, self.dialect.sequential)));
+                names.push(member_name);
+            }
+            if let (Some(key), None) = (&item.shared, known) {
+                shared.insert(key.clone(), names.clone());
+            }
+            let expr = item.expr.map_slots(&mut |slot| {
+                at += 1;
+                let bound = arguments.bind(at - 1, slot, "self.");
+                if bound != Expr::Slot(slot.clone()) {
+                    kept.push(arguments.of(at - 1));
+                }
+                bound
+            });
+            let expr = expr.rewrite(&mut |e| match e {
+                Expr::Member(i) => Some(Expr::name(&format!("self.{}", names.get(*i).map_or("", String::as_str)))),
+                _ => None,
+            });
+            steps.push(Step {
+                expr,
+                operands: item.operands.clone(),
+                results: item.results.clone(),
+                hints: item.hints.clone(),
+            });
+            member_names.push(names);
+        }
+
+        let inputs = inputs.unwrap_or_else(|| {
+            ["x", "y", "z"]
+                .iter()
+                .map(|name| (*name).to_owned())
+                .chain((1..).map(|i| format!("x{i}")))
+                .take(first.inputs.len())
+                .collect()
+        });
+        let inputs: Vec<(Value, String)> = first.inputs.iter().copied().zip(inputs).collect();
+        let body = forward::body(steps, &inputs, &first.outputs, Namer::default());
+
+        kept.sort();
+        kept.dedup();
+        let mut distinct_scopes = scopes;
+        distinct_scopes.dedup();
+        let mut seen = HashSet::new();
+        distinct_scopes.retain(|scope| seen.insert(scope.clone()));
+        self.classes.push(Class {
+            name: name.clone(),
+            scopes: distinct_scopes,
+            args: arguments.declared(),
+            kept_args: kept.into_iter().flatten().collect(),
+            members,
+            body,
+        });
+
+        let ctors = (0..blocks.len()).map(|i| Expr::call(&name, arguments.call(i))).collect();
+        let params = blocks
+            .iter()
+            .map(|block| {
+                let mut params: Vec<Param> = Vec::new();
+                let mut seen: HashSet<&str> = HashSet::new();
+                for (item, names) in block.items.iter().zip(&member_names) {
+                    for (member, name) in item.members.iter().zip(names) {
+                        if seen.insert(name) {
+                            params.extend(member.params.iter().map(|param| param.below(name)));
+                        }
+                    }
+                }
+                params
+            })
+            .collect();
+        (ctors, params)
+    }
+}
+
+/// A region as a call of one module.
+fn call_item(name: String, ctor: Expr, params: Vec<Param>, block: &Block) -> Item {
+    let args = (0..block.inputs.len()).map(|i| Arg::new(Expr::Operand(i))).collect();
+    let module = ModuleForm { ctor: ctor.clone(), params: params.clone() };
+    let single = block.inputs.len() == 1 && block.outputs.len() == 1;
+    let role = match (name.is_empty(), block.items.first()) {
+        (true, Some(first)) => first.role.clone(),
+        _ => snake_case(&name),
+    };
+    let name = Some(name).filter(|name| !name.is_empty());
+    let hints = match block.outputs.as_slice() {
+        [_] => vec![name.clone().unwrap_or_else(|| role.clone())],
+        _ => Vec::new(),
+    };
+    Item {
+        role,
+        name,
+        members: vec![Member { kind: MemberKind::Module, role: "block".to_owned(), ctor, params }],
+        expr: Expr::Call(Box::new(Expr::Member(0)), args),
+        operands: block.inputs.clone(),
+        results: block.outputs.clone(),
+        hints,
+        modules: single.then(|| vec![module]),
+        shared: None,
+    }
+}
+
+/// Whether a member is a class or chain that the planner made.
+fn is_composite(member: &Member) -> bool {
+    member.role == "block"
+}
+
+/// What a member is, in a word.
+fn member_role<'a>(item: &'a Item, member: &'a Member) -> &'a str {
+    if is_composite(member) { &item.role } else { &member.role }
+}
+
+/// Whether a block has no blocks inside.
+fn is_layers(block: &Block) -> bool {
+    block.items.iter().all(|item| item.members.iter().all(|member| !is_composite(member)))
+}
+
+/// Equal for blocks that may share a class: everything but literals and names.
+fn signature(block: &Block) -> String {
+    use std::fmt::Write;
+    let mut wires: HashMap<Value, String> = HashMap::new();
+    for (i, value) in block.inputs.iter().enumerate() {
+        wires.insert(*value, format!("i{i}"));
+    }
+    let blank = |expr: &Expr| expr.map_slots(&mut |_| Expr::name("#")).to_string();
+    let mut text = String::new();
+    for (index, item) in block.items.iter().enumerate() {
+        let _ = write!(text, "{}", blank(&item.expr));
+        for member in &item.members {
+            let keys: Vec<&str> = member.params.iter().map(|param| param.key.as_str()).collect();
+            let keys = if is_composite(member) { String::new() } else { keys.join(",") };
+            let keys = if member.role == "conv" || member.role == "fc" { String::new() } else { keys };
+            let _ = write!(text, "|{:?} {} {keys}", member.kind, blank(&member.ctor));
+        }
+        for operand in &item.operands {
+            let _ = write!(text, " {}", wires.get(operand).map_or("?", String::as_str));
+        }
+        text.push('\n');
+        for (output, value) in item.results.iter().enumerate() {
+            wires.insert(*value, format!("{index}.{output}"));
+        }
+    }
+    for output in &block.outputs {
+        let _ = write!(text, "> {} ", wires.get(output).map_or("?", String::as_str));
+    }
+    text
+}
+
+fn slots(block: &Block) -> Vec<Slot> {
+    let mut slots = Vec::new();
+    for item in &block.items {
+        for member in &item.members {
+            member.ctor.slots(&mut |slot| slots.push(slot.clone()));
+        }
+        item.expr.slots(&mut |slot| slots.push(slot.clone()));
+    }
+    slots
+}
+
+/// Runs of equal modules in a chain become a comprehension.
+fn fold_runs(ctor: &Expr, sequential: &str) -> Expr {
+    ctor.rewrite(&mut |expr| {
+        let Expr::Call(function, args) = expr else { return None };
+        if **function != Expr::name(sequential) {
+            return None;
+        }
+        let mut folded: Vec<Arg> = Vec::new();
+        let mut index = 0;
+        while index < args.len() {
+            let run = args[index..].iter().take_while(|arg| **arg == args[index]).count();
+            let item = fold_runs(&args[index].value, sequential);
+            if run > 2 {
+                folded.push(Arg::new(Expr::Repeat(Box::new(item), Box::new(Expr::int("count", run)))));
+                index += run;
+            } else {
+                folded.push(Arg::new(item));
+                index += 1;
+            }
+        }
+        Some(Expr::Call(function.clone(), folded))
+    })
+}

@@ -1,0 +1,35 @@
+//! From a graph to a program: modules from scopes, one class per structure, members, statements and parameters.
+//!
+//! A backend says what every node is in its framework ([`Leaf`]); the planner groups leaves into regions by their
+//! scopes ([`scope`], [`region`]), finds equal regions and makes classes of them ([`class`]), and schedules statements
+//! ([`forward`]). Templates only print the [`Program`].
+
+mod arguments;
+mod class;
+mod forward;
+mod leaf;
+mod region;
+mod scope;
+mod structure;
+mod words;
+
+use modelport_ir::{Graph, Result};
+
+pub use class::{Class, Program};
+pub use leaf::{Leaf, Member, MemberKind, ModuleForm, Param};
+
+/// Plans the program of a graph whose nodes are `leaves`, one for each node that is no constant and no input.
+///
+/// # Errors
+/// When the graph has a cycle.
+pub fn plan(graph: &Graph, leaves: Vec<Leaf>, dialect: &Dialect) -> Result<Program> {
+    let paths = scope::paths(graph, &leaves);
+    let tree = region::Tree::new(graph, &leaves, paths);
+    Ok(class::program(graph, leaves, &tree, dialect))
+}
+
+/// What the planner must know of the target framework.
+pub struct Dialect {
+    /// The container of a chain of modules.
+    pub sequential: &'static str,
+}

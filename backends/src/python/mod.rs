@@ -1,0 +1,9 @@
+//! Python source: expressions, literals, names, and printing within 120 columns as `ruff format` lays it out.
+
+mod expr;
+mod names;
+mod print;
+
+pub use expr::{Arg, Expr, Lit, Slot};
+pub use names::{Namer, camel_case, identifier, snake_case};
+pub use print::{WIDTH, comment, statement};
