@@ -10,7 +10,7 @@
 //! Where the scale does not make up for what is dropped, the network would compute something else at inference; such
 //! an expression is left, and its random operator is reported.
 
-use super::pattern::{binary, is_zero, near, number, operands, unary};
+use super::pattern::{binary, is_zero, near, number, operands, tidy, unary};
 use super::rewrite::{Scopes, backward, fuse};
 use super::terms::{Factor, expand};
 use crate::diagnostic::Result;
@@ -31,7 +31,7 @@ pub fn run(graph: &mut Graph) -> Result<usize> {
         if rate == 0.0 {
             graph.replace_uses(id.into(), x);
         } else {
-            fuse(graph, &scopes, id, Dropout { rate: rate as f32 }, &[Some(x)])?;
+            fuse(graph, &scopes, id, Dropout { rate: tidy(rate) }, &[Some(x)])?;
         }
         Ok(true)
     })?;
