@@ -215,7 +215,8 @@ impl Relabel<'_> {
             let lead = shape.iter().take_while(|size| **size == 1).count();
             tensor = tensor.reshaped(shape.get(lead..).unwrap_or_default()).map_err(located)?;
         }
-        let new = self.graph.constant(&name, tensor);
+        let trainable = matches!(self.graph.op(value.node), Op::Constant(constant) if constant.trainable);
+        let new = if trainable { self.graph.variable(&name, tensor) } else { self.graph.constant(&name, tensor) };
         self.constants.push((value.node, new.node));
         Ok(new)
     }

@@ -85,6 +85,19 @@ fn flatten_and_dense() {
 }
 
 #[test]
+fn rearranged_weights_are_still_trained() {
+    let mut net = Net::last();
+    let x = net.input("N 2 2 3");
+    let x = net.conv(x, 2);
+    let gain = net.graph.variable("gain", Tensor::from_f32(&[2], &[2.0, 3.0]));
+    let x = net.binary(Binary::Mul, x, gain);
+    net.output(x);
+    let graph = first(&net);
+    let gain = graph.find("gain").unwrap();
+    assert!(matches!(graph.op(gain), Op::Constant(c) if c.trainable && c.tensor.shape() == [2, 1, 1]));
+}
+
+#[test]
 fn dense_and_unflatten() {
     let mut net = Net::last();
     let x = net.input("N 6");

@@ -308,9 +308,9 @@ impl Maker {
                 // Any other shape of the same size.
                 let lead = shape.first()?.clone();
                 let rest: usize = shape[1..].iter().map(Dim::known).product::<Option<usize>>()?;
-                let first = (1..=rest).filter(|n| rest % n == 0).collect::<Vec<_>>();
+                let first = (1..=rest).filter(|n| rest.is_multiple_of(*n)).collect::<Vec<_>>();
                 let first = self.dice.pick(&first);
-                let second = (1..=rest / first).filter(|n| (rest / first) % n == 0).collect::<Vec<_>>();
+                let second = (1..=rest / first).filter(|n| (rest / first).is_multiple_of(*n)).collect::<Vec<_>>();
                 let second = self.dice.pick(&second);
                 let sizes = [first, second, rest / first / second].map(Dim::Known);
                 self.add(op::Reshape { shape: std::iter::once(lead).chain(sizes).collect() }, &[x])
