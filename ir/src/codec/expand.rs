@@ -4,7 +4,7 @@ use super::decode::slice;
 use super::node::read;
 use super::proto::NodeDef;
 use super::read::Loader;
-use super::{names, weight_key};
+use super::{TRAINABLE, names, weight_key};
 use crate::diagnostic::{Problem, Result};
 use crate::graph::{Value, ValueInfo};
 use crate::op::{Binary, Constant, Conv, Dense, Dims, Fill, Op, Reshape, Slice, Squeeze, Transpose, Unsqueeze};
@@ -19,7 +19,11 @@ impl Loader<'_> {
         match (def.op.as_str(), inputs) {
             ("Constant" | "Const", _) => {
                 let tensor = self.constant_tensor(def)?;
-                self.last(def, Op::Constant(Constant { tensor }), &[])
+                self.last(
+                    def,
+                    Op::Constant(Constant { tensor, trainable: def.flag(TRAINABLE).ok().flatten().unwrap_or(false) }),
+                    &[],
+                )
             }
             ("Scale", &[x]) => self.scale(def, x),
             ("SeparableConv", &[x]) => self.separable(def, x),

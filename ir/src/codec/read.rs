@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::node::{is_known, read, slots};
 use super::proto::{GraphDef, NodeDef, Value as Attr};
-use super::{CONSTANTS, Header, SLOTS, VALUE, arrange, weight_key};
+use super::{CONSTANTS, Header, SLOTS, TRAINABLE, VALUE, arrange, weight_key};
 use crate::diagnostic::{Error, Problem, Result};
 use crate::graph::{Graph, NodeId, Port, Value, ValueInfo};
 use crate::npy::Weights;
@@ -241,7 +241,12 @@ impl Loader<'_> {
             _ => tensor,
         };
         let default = format!("{}/{}", def.name, slot.name);
-        let value = self.constant(name.unwrap_or(&default), tensor);
+        let fresh = self.fresh(name.unwrap_or(&default));
+        let trainable = def.texts(TRAINABLE).map_err(Problem::new)?.unwrap_or_default();
+        let value = match trainable.iter().any(|trained| trained == slot.name) {
+            true => self.graph.variable(&fresh, tensor),
+            false => self.graph.constant(&fresh, tensor),
+        };
         if let Some(name) = name {
             self.constants.insert(name.to_owned(), value);
         }

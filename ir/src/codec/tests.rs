@@ -23,7 +23,8 @@ fn describe(graph: &Graph) -> Vec<String> {
         let op = match &node.op {
             Op::Constant(op) => {
                 let tensor = &op.tensor;
-                format!("{} {:?} {:?}", tensor.dtype(), tensor.shape(), tensor.to_bytes().unwrap())
+                let bytes = tensor.to_bytes().unwrap();
+                format!("{} {:?} {bytes:?} {}", tensor.dtype(), tensor.shape(), op.trainable)
             }
             op => format!("{:?}", to_fields(op).unwrap()),
         };
@@ -187,7 +188,7 @@ fn constants_keep_their_names_places_and_ties() {
     let alone = constant(&mut graph, "alone", &[2]);
     // Another node with the same tensor.
     let same = graph.tensor(tied).unwrap().clone();
-    let same = graph.constant("same tensor", same);
+    let same = graph.variable("same tensor", same);
     let five = graph.add(Dense {}, "five", &[four.into(), same]).unwrap();
     graph.output("y", five.into());
     graph.output("z", alone);

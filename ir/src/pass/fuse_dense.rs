@@ -53,13 +53,13 @@ fn without_transposes(graph: &mut Graph, id: NodeId, mut op: MatMul) -> Result<M
     let mut inputs = graph.inputs_of(id);
     let mut changed = false;
     for (slot, flag) in [&mut op.transpose_a, &mut op.transpose_b].into_iter().enumerate() {
-        if let Some(Some(input)) = inputs.get(slot).copied()
+        if let Some(Some(input)) = inputs.get_mut(slot)
             && let Op::Transpose(transpose) = graph.op(input.node)
             && swaps_last(&transpose.perm)
             && let Some(source) = graph.input_of(input.node, 0)
         {
             *flag = !*flag;
-            inputs[slot] = Some(source);
+            *input = source;
             changed = true;
         }
     }

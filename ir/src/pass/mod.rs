@@ -5,6 +5,7 @@
 
 pub mod absorb_bias;
 pub mod absorb_scale;
+pub mod drop_reshapes;
 pub mod fold_constants;
 pub mod fold_pad;
 pub mod fuse_activations;
@@ -13,6 +14,7 @@ pub mod fuse_dense;
 pub mod fuse_l2_normalize;
 pub mod fuse_moments;
 pub mod fuse_softmax;
+pub mod lower_rank;
 pub mod merge_equal;
 mod pattern;
 pub mod remove_dropout;
