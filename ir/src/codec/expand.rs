@@ -4,13 +4,8 @@ use super::decode::slice;
 use super::node::read;
 use super::proto::NodeDef;
 use super::read::Loader;
-<<<<<<< HEAD
-use super::{names, weight_key};
-use crate::diagnostic::{Error, Problem, Result};
-=======
 use super::{TRAINABLE, names, weight_key};
-use crate::diagnostic::{Problem, Result};
->>>>>>> main
+use crate::diagnostic::{Error, Problem, Result};
 use crate::graph::{Value, ValueInfo};
 use crate::op::{Binary, Constant, Conv, Dense, Dims, Fill, Op, Reshape, Slice, Squeeze, Transpose, Unsqueeze};
 use crate::shape::{Dim, Shape};
