@@ -3,3 +3,4 @@
 pub mod plan;
 pub mod python;
 pub mod pytorch;
+pub mod weights;

@@ -119,6 +119,32 @@ fn several_inputs_and_outputs_keep_their_order_and_names() {
     check("ports.py", &generate(&net.0, &options()).unwrap().code);
 }
 
+#[test]
+fn blocks_and_stages_are_found_without_names() {
+    let (mut net, x) = Net::new(3, 32);
+    let mut x = net.conv_bn("stem", x, 8, 3, 2);
+    for (stage, width) in [16, 32, 64].into_iter().enumerate() {
+        for unit in 0..4 {
+            let scope = format!("block{stage}/unit{unit}");
+            let stride = if unit == 0 { 2 } else { 1 };
+            let y = net.conv_bn(&format!("{scope}/conv1"), x, width / 2, 1, 1);
+            let y = net.conv_bn(&format!("{scope}/conv2"), y, width / 2, 3, stride);
+            let y = net.conv_bn(&format!("{scope}/conv3"), y, width, 1, 1);
+            let shortcut = if unit == 0 { net.conv_bn(&format!("{scope}/shortcut"), x, width, 1, 2) } else { x };
+            x = net.0.add(Binary::Add, &format!("Net/{scope}/add"), &[shortcut, y]).unwrap().into();
+            x = net.0.add(Unary::Relu, &format!("Net/{scope}/Relu"), &[x]).unwrap().into();
+        }
+    }
+    let mean = Reduce { kind: ReduceKind::Mean, axes: vec![2, 3], keep_dims: false };
+    let x = net.0.add(mean, "Net/Mean", &[x]).unwrap();
+    net.0.output("out", x.into());
+    check("scoped.py", &generate(&net.0, &options()).unwrap().code);
+    for (number, id) in net.0.ids().into_iter().enumerate() {
+        net.0.rename(id, &format!("n{number}"));
+    }
+    check("nameless.py", &generate(&net.0, &options()).unwrap().code);
+}
+
 fn options() -> Options {
     Options { weights_file: "net.pth".to_owned(), ..Options::default() }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use modelport_frontends::tensorflow::checkpoint::Checkpoint;
@@ -24,6 +25,12 @@ fn copy(folder: &str) -> TempDir {
         fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
     }
     copy
+}
+
+/// Writes a new file: some file systems flush one that is truncated and written again, which takes its time.
+fn replace(path: &Path, bytes: &[u8]) {
+    let _ = fs::remove_file(path);
+    fs::write(path, bytes).unwrap();
 }
 
 fn open(path: &Path) -> Result<Checkpoint, String> {
@@ -276,7 +283,7 @@ fn errors_say_what_is_wrong_where() {
         "one_shard",
         "model.ckpt.data-00000-of-00001",
         &remove("model.ckpt.index"),
-        &["DIR/model.ckpt.index: is missing", "beside model.ckpt.data-00000-of-00001"],
+        &["DIR/model.ckpt.index: is missing", "beside the data"],
     );
     case(
         "one_shard",
@@ -293,7 +300,7 @@ fn errors_say_what_is_wrong_where() {
         "one_shard",
         "model.ckpt",
         &|dir| flip(&dir.join("model.ckpt.index"), 100),
-        &["DIR/model.ckpt.index: is no intact checkpoint", "crc32c", "at byte 0"],
+        &["DIR/model.ckpt.index: is no intact checkpoint", "crc32c", "(at byte 0)"],
     );
     case(
         "one_shard",
@@ -368,8 +375,8 @@ fn files_that_are_no_graphs_are_recognised() {
         (b"<!DOCTYPE html><html>", "is a web page"),
         (b"{\"a\": 1}", "is a JSON file"),
         (b"node {\n  name: \"x\"\n}\n", "is a TensorFlow graph as text (.pbtxt)"),
-        (b"Hello, world", "is a file of an unknown format; a TensorFlow graph"),
-        (&[0xff; 64], "is a file of an unknown format; a TensorFlow graph"),
+        (b"Hello, world\n", r#"is a file of an unknown format that begins with "Hello, world\n"; a TensorFlow graph"#),
+        (&[0xff; 64], "is a file of an unknown format that begins with the bytes ff ff ff ff"),
         (b"\x1c\x00\x00\x00TFL3....", "TensorFlow Lite"),
         (b"\x08\x07\x12\x07pytorch\x3a\x02\x0a\x00", "ONNX"),
         (b"\x0a\x0f\x0a\x01x\x12\x04Relu\x22\x04\x0a\x02ab", "is an intermediate file (IR)"),
@@ -384,6 +391,42 @@ fn files_that_are_no_graphs_are_recognised() {
     assert!(error.contains("is a TensorFlow checkpoint") && error.contains("-iw"), "{error}");
 }
 
+/// A graph of more than two gigabytes is read without its constants.
+#[test]
+fn huge_frozen_graphs() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("huge.pb");
+    let count = 3u64 << 28;
+    let varint = |mut value: u64| {
+        let mut out = Vec::new();
+        while value >= 0x80 {
+            out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+        out
+    };
+    // A length-delimited field that begins with `head` and goes on for `len` bytes.
+    let field = |tag: u8, head: &[u8], len: u64| [&[tag][..], &varint(head.len() as u64 + len), head].concat();
+    let dim = [&[0x08][..], &varint(count)].concat();
+    let shape = field(0x12, &field(0x12, &dim, 0), 0);
+    let len = count * 4;
+    let tensor = [&[0x08, 1][..], &shape, &field(0x22, &[], len)].concat();
+    let entry = [&b"\x0a\x05value"[..], &field(0x12, &field(0x42, &tensor, len), len)].concat();
+    let node = [&b"\x0a\x01w\x12\x05Const"[..], &field(0x2a, &entry, len)].concat();
+    let node = field(0x0a, &node, len);
+    let mut file = fs::File::create(&path).unwrap();
+    file.write_all(&node).unwrap();
+    file.set_len(node.len() as u64 + len).unwrap();
+    file.seek(SeekFrom::End(0)).unwrap();
+    file.write_all(b"\x0a\x0d\x0a\x01y\x12\x08Identity").unwrap();
+    let meta = MetaGraph::open(&path).unwrap();
+    assert_eq!(meta.graph.nodes[1].op, "Identity");
+    let tensor = numbers(&meta, "w");
+    assert_eq!(tensor.shape(), [count as usize]);
+    assert_eq!(tensor.sliced(0, count as usize - 2, count as usize).unwrap().to_f32().unwrap(), [0., 0.]);
+}
+
 /// No damage to a file makes a reader panic or take long, and what is cut off is noticed.
 #[test]
 fn truncated_and_flipped_files_never_panic() {
@@ -391,18 +434,18 @@ fn truncated_and_flipped_files_never_panic() {
     let path = folder.path().join("x");
     for file in ["one_shard/model.ckpt.meta", "graphs/constants.pb", "saved_model/saved_model.pb"] {
         let good = fs::read(fixture(file)).unwrap();
-        for end in (0..good.len()).step_by(good.len() / 3000 + 1) {
-            fs::write(&path, &good[..end]).unwrap();
+        for end in (0..good.len()).step_by(if good.len() < 3000 { 1 } else { good.len() / 300 }) {
+            replace(&path, &good[..end]);
             if let Ok(meta) = MetaGraph::open(&path) {
                 // Cut between two top-level fields: a shorter graph.
                 assert!(!meta.graph.nodes.is_empty());
             }
         }
-        for at in (0..good.len()).step_by(good.len() / 300 + 1) {
+        for at in (0..good.len()).step_by(good.len() / 100 + 1) {
             for flip in [0x01, 0x08, 0x80, 0xff] {
                 let mut bad = good.clone();
                 bad[at] ^= flip;
-                fs::write(&path, &bad).unwrap();
+                replace(&path, &bad);
                 let _ = MetaGraph::open(&path);
             }
         }
@@ -418,13 +461,13 @@ fn damaged_checkpoints_never_panic() {
         let path = folder.path().join(checkpoint);
         let good = fs::read(&path).unwrap();
         for end in 0..good.len() {
-            fs::write(&path, &good[..end]).unwrap();
+            replace(&path, &good[..end]);
             assert!(Checkpoint::open(&path).is_err(), "{name} cut at {end}");
         }
-        for at in 0..good.len() {
+        for at in (0..good.len()).step_by(good.len() / 1000 + 1) {
             let mut bad = good.clone();
             bad[at] ^= 0x11;
-            fs::write(&path, &bad).unwrap();
+            replace(&path, &bad);
             if let Ok(checkpoint) = Checkpoint::open(&path) {
                 let _ = checkpoint.verify();
             }

@@ -125,11 +125,20 @@ impl Graph {
         Ok(id)
     }
 
-    /// Adds a constant.
+    /// Adds a constant that is not trained.
     pub fn constant(&mut self, name: &str, tensor: Tensor) -> Value {
+        self.add_tensor(name, tensor, false)
+    }
+
+    /// Adds a constant that was a variable: training changes it.
+    pub fn variable(&mut self, name: &str, tensor: Tensor) -> Value {
+        self.add_tensor(name, tensor, true)
+    }
+
+    fn add_tensor(&mut self, name: &str, tensor: Tensor, trainable: bool) -> Value {
         let info = ValueInfo::new(tensor.dtype(), Shape::known(&tensor.shape()));
         let name = self.free_name(name);
-        let op = Op::Constant(crate::op::Constant { tensor });
+        let op = Op::Constant(crate::op::Constant { tensor, trainable });
         let id = self.nodes.add_node(Node { name: name.clone(), op, outputs: vec![info], sequence: self.next });
         self.next += 1;
         self.names.insert(name, id);
@@ -278,6 +287,19 @@ impl Graph {
         ids
     }
 
+    /// Makes nodes count as added in this order; those that it leaves out come after them, in their old order.
+    pub fn set_order(&mut self, order: &[NodeId]) {
+        let named: std::collections::HashSet<&NodeId> = order.iter().collect();
+        let rest = self.ids().into_iter().filter(|id| !named.contains(id));
+        let all: Vec<NodeId> = order.iter().copied().chain(rest).collect();
+        for id in all {
+            if let Some(node) = self.nodes.node_weight_mut(id) {
+                node.sequence = self.next;
+                self.next += 1;
+            }
+        }
+    }
+
     /// All nodes, producers before consumers; among those that are ready, the one added first.
     ///
     /// # Errors
@@ -324,6 +346,11 @@ impl Graph {
         self.disconnect(id);
         self.connect(id, inputs);
         Ok(())
+    }
+
+    /// Makes a node take the place of `other` in the order of the graph: it comes when that would come, or before.
+    pub fn place_beside(&mut self, id: NodeId, other: NodeId) {
+        self.nodes[id].sequence = self.nodes[other].sequence;
     }
 
     /// Replaces one input of a node. Shapes are not inferred anew: see [`Graph::refresh`].

@@ -10,6 +10,7 @@ pub mod layout;
 pub mod npy;
 pub mod op;
 pub mod pass;
+pub mod pickle;
 pub mod shape;
 pub mod tensor;
 pub mod validate;

@@ -6,9 +6,12 @@ use indexmap::IndexMap;
 use modelport_ir::{Graph, Value};
 
 use super::Dialect;
+use super::arguments::arguments;
 use super::forward::{self, Body, Step};
 use super::leaf::{Leaf, Member, MemberKind, ModuleForm, Param};
-use super::region::{Child, Tree};
+use super::region::{self, Child, Tree};
+use super::structure;
+use super::words::{common_prefix, is_generic, role_word};
 use crate::python::{Arg, Expr, Lit, Namer, Slot, camel_case, identifier, snake_case};
 
 /// A module: what it keeps and what it does.
@@ -39,13 +42,18 @@ pub struct Program {
 
 /// A call: a leaf, or a region that has become a class or a chain.
 #[derive(Clone)]
-struct Item {
-    name: Option<String>,
-    role: String,
-    members: Vec<Member>,
-    expr: Expr,
+pub struct Item {
+    /// Name in the source.
+    pub name: Option<String>,
+    /// What it is, in a word.
+    pub role: String,
+    /// What it keeps.
+    pub members: Vec<Member>,
+    /// What it computes.
+    pub expr: Expr,
     operands: Vec<Value>,
-    results: Vec<Value>,
+    /// The values that it makes.
+    pub results: Vec<Value>,
     hints: Vec<String>,
     modules: Option<Vec<ModuleForm>>,
     /// Weights that this call shares with others, as a key; calls with equal keys have one member.
@@ -53,10 +61,12 @@ struct Item {
 }
 
 /// A region with its calls in order.
-struct Block {
-    items: Vec<Item>,
+pub struct Block {
+    /// Calls, in order.
+    pub items: Vec<Item>,
     inputs: Vec<Value>,
-    outputs: Vec<Value>,
+    /// Values that leave it.
+    pub outputs: Vec<Value>,
 }
 
 struct Planner<'a> {
@@ -187,17 +197,10 @@ impl Planner<'_> {
                 if hints.is_empty() {
                     hints = vec![name.clone().unwrap_or_else(|| leaf.role.clone())];
                 }
-                let weights: Vec<String> = self
-                    .graph
-                    .inputs_of(leaf.node)
-                    .into_iter()
-                    .flatten()
-                    .filter(|value| self.graph.tensor(*value).is_some_and(|tensor| tensor.numel() > 1))
-                    .map(|value| value.node.index().to_string())
-                    .collect();
-                let shared = (!leaf.members.is_empty() && !weights.is_empty()).then(|| {
+                let weights = region::weights_of(self.graph, leaf);
+                let shared = (!weights.is_empty()).then(|| {
                     let ctors: Vec<String> = leaf.members.iter().map(|member| member.ctor.to_string()).collect();
-                    format!("{}|{}", weights.join(","), ctors.join("|"))
+                    format!("{weights:?}|{}", ctors.join("|"))
                 });
                 Item {
                     name,
@@ -231,9 +234,10 @@ impl Planner<'_> {
             }
             let name = self.class_name(&group);
             // Scopes tell what a block is; a chain of layers says that itself.
+            let named = group.iter().filter(|(region, _)| !self.tree.regions[*region].inner.is_empty());
             let scopes = match is_layers(&group[0].1) {
                 true => Vec::new(),
-                false => group.iter().map(|(region, _)| self.tree.regions[*region].name.clone()).collect(),
+                false => named.map(|(region, _)| self.tree.regions[*region].name.clone()).collect(),
             };
             let blocks: Vec<&Block> = group.iter().map(|(_, block)| block).collect();
             let (ctors, params) = self.class(blocks, name, scopes, None);
@@ -281,6 +285,13 @@ impl Planner<'_> {
             let words: Vec<String> = first.items.iter().map(|item| role_word(&item.role)).collect();
             return words.concat();
         }
+        let (region, _) = group[0];
+        if self.tree.regions[region].inner.is_empty() {
+            let mut below = Vec::new();
+            self.tree.leaves_of(Child::Region(region), &mut below);
+            let nodes: Vec<_> = below.iter().map(|&leaf| self.leaves[leaf].node).collect();
+            return structure::textbook_name(self.graph, &nodes).unwrap_or("Block").to_owned();
+        }
         let inner: Vec<&str> = group.iter().map(|(region, _)| self.tree.regions[*region].inner.as_str()).collect();
         let prefix = common_prefix(&inner);
         let stem = prefix.trim_end_matches(['_', '-', '.']);
@@ -311,8 +322,11 @@ impl Planner<'_> {
         let mut member_names: Vec<Vec<String>> = Vec::new();
         let mut kept = Vec::new();
         let mut namer = Namer::default();
-        let roles: Vec<String> =
-            first.items.iter().flat_map(|item| item.members.iter().map(|m| m.role.clone())).collect();
+        let roles: Vec<String> = first
+            .items
+            .iter()
+            .flat_map(|item| item.members.iter().map(|member| member_role(item, member).to_owned()))
+            .collect();
         let mut seen_roles: HashMap<String, usize> = HashMap::new();
         let mut shared: HashMap<String, Vec<String>> = HashMap::new();
         let mut steps = Vec::new();
@@ -329,16 +343,17 @@ impl Planner<'_> {
                     names.push(known[i].clone());
                     continue;
                 }
-                let same = roles.iter().filter(|role| **role == member.role).count();
+                let role = member_role(item, member);
+                let same = roles.iter().filter(|other| *other == role).count();
                 let wish = match &item.name {
                     Some(name) if i == 0 && !(is_generic(name) && same == 1) => identifier(name),
-                    Some(name) if i > 0 && !is_generic(name) => format!("{}_{}", identifier(name), member.role),
+                    Some(name) if i > 0 && !is_generic(name) => format!("{}_{role}", identifier(name)),
                     _ if same > 1 => {
-                        let number = seen_roles.entry(member.role.clone()).or_default();
+                        let number = seen_roles.entry(role.to_owned()).or_default();
                         *number += 1;
-                        format!("{}{number}", member.role)
+                        format!("{role}{number}")
                     }
-                    _ => member.role.clone(),
+                    _ => role.to_owned(),
                 };
                 let member_name = namer.take(&wish);
                 members.push((member.kind, member_name.clone(), fold_runs(&ctor, self.dialect.sequential)));
@@ -419,10 +434,18 @@ fn call_item(name: String, ctor: Expr, params: Vec<Param>, block: &Block) -> Ite
     let args = (0..block.inputs.len()).map(|i| Arg::new(Expr::Operand(i))).collect();
     let module = ModuleForm { ctor: ctor.clone(), params: params.clone() };
     let single = block.inputs.len() == 1 && block.outputs.len() == 1;
-    let hints = if block.outputs.len() == 1 { vec![name.clone()] } else { Vec::new() };
+    let role = match (name.is_empty(), block.items.first()) {
+        (true, Some(first)) => first.role.clone(),
+        _ => snake_case(&name),
+    };
+    let name = Some(name).filter(|name| !name.is_empty());
+    let hints = match block.outputs.as_slice() {
+        [_] => vec![name.clone().unwrap_or_else(|| role.clone())],
+        _ => Vec::new(),
+    };
     Item {
-        role: snake_case(&name),
-        name: Some(name),
+        role,
+        name,
         members: vec![Member { kind: MemberKind::Module, role: "block".to_owned(), ctor, params }],
         expr: Expr::Call(Box::new(Expr::Member(0)), args),
         operands: block.inputs.clone(),
@@ -436,6 +459,11 @@ fn call_item(name: String, ctor: Expr, params: Vec<Param>, block: &Block) -> Ite
 /// Whether a member is a class or chain that the planner made.
 fn is_composite(member: &Member) -> bool {
     member.role == "block"
+}
+
+/// What a member is, in a word.
+fn member_role<'a>(item: &'a Item, member: &'a Member) -> &'a str {
+    if is_composite(member) { &item.role } else { &member.role }
 }
 
 /// Whether a block has no blocks inside.
@@ -485,176 +513,6 @@ fn slots(block: &Block) -> Vec<Slot> {
     slots
 }
 
-/// Which slots are arguments, and what those are called.
-struct Arguments {
-    /// Per slot: what it is bound to.
-    binding: Vec<Option<(usize, Derived)>>,
-    /// Name, default, and the value in every block.
-    args: Vec<(String, Option<Lit>, Vec<Lit>)>,
-}
-
-/// How a slot follows from an argument.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Derived {
-    Same,
-    Times(i64),
-    /// Without remainder, but for the padding of a kernel.
-    Divided(i64),
-}
-
-impl Derived {
-    fn apply(self, value: &Lit) -> Option<Lit> {
-        match (self, value) {
-            (Derived::Same, value) => Some(value.clone()),
-            (Derived::Times(k), Lit::Int(value)) => value.checked_mul(k).map(Lit::Int),
-            (Derived::Divided(k), Lit::Int(value)) => Some(Lit::Int(value.div_euclid(k))),
-            _ => None,
-        }
-    }
-}
-
-/// Literals whose natural value makes a good default.
-fn natural_default(role: &str) -> Option<Lit> {
-    match role {
-        "stride" | "dilation" | "groups" => Some(Lit::Int(1)),
-        "padding" | "output_padding" => Some(Lit::Int(0)),
-        "bias" => Some(Lit::Bool(true)),
-        _ => None,
-    }
-}
-
-fn arguments(slots: &[Vec<Slot>], block: &Block) -> Arguments {
-    let count = slots.first().map_or(0, Vec::len);
-    let mut result = Arguments { binding: vec![None; count], args: Vec::new() };
-    let mut namer = Namer::default();
-    for position in 0..count {
-        let values: Vec<Lit> = slots.iter().map(|slots| slots[position].value.clone()).collect();
-        if values.iter().all(|value| *value == values[0]) {
-            continue;
-        }
-        if let Some(bound) = result.find(&values, &slots[0][position].role) {
-            result.binding[position] = Some(bound);
-            continue;
-        }
-        let role = &slots[0][position].role;
-        let wish = argument_name(role, position, block, &result);
-        let name = namer.take(&wish);
-        let mode = |value: &Lit| values.iter().filter(|v| *v == value).count();
-        let default = match natural_default(role) {
-            Some(value) if mode(&value) * 3 >= values.len() => Some(value),
-            _ if is_channels(role) => None,
-            _ => values.iter().max_by_key(|v| mode(v)).filter(|v| mode(v) * 4 >= values.len() * 3).cloned(),
-        };
-        result.binding[position] = Some((result.args.len(), Derived::Same));
-        result.args.push((name, default, values));
-    }
-    result
-}
-
-fn is_channels(role: &str) -> bool {
-    role.contains("channels") || role.contains("features")
-}
-
-/// A telling name for an argument that is used first at a slot.
-fn argument_name(role: &str, position: usize, block: &Block, so_far: &Arguments) -> String {
-    let taken = |name: &str| so_far.args.iter().any(|(n, _, _)| n == name);
-    if !taken(role) && role != "out_channels" {
-        return role.to_owned();
-    }
-    // Which call the slot belongs to.
-    let mut at = 0;
-    for (index, item) in block.items.iter().enumerate() {
-        let mut n = 0;
-        item.members.iter().for_each(|member| member.ctor.slots(&mut |_| n += 1));
-        item.expr.slots(&mut |_| n += 1);
-        if position < at + n {
-            let last = index + 1 == block.items.len() || item.results.iter().any(|v| block.outputs.contains(v));
-            if role == "out_channels" && (last || block.items.len() <= 4) && !taken(role) {
-                return role.to_owned();
-            }
-            if role == "out_channels" && !taken("width") && !taken("mid_channels") {
-                return "mid_channels".to_owned();
-            }
-            let own = item.name.as_deref().unwrap_or(&item.role);
-            let role = if is_channels(role) { "channels" } else { role };
-            return format!("{}_{role}", snake_case(own));
-        }
-        at += n;
-    }
-    role.to_owned()
-}
-
-impl Arguments {
-    /// An argument that gives these values in all blocks.
-    fn find(&self, values: &[Lit], role: &str) -> Option<(usize, Derived)> {
-        let same = self.args.iter().position(|(_, _, have)| have == values);
-        if let Some(index) = same {
-            return Some((index, Derived::Same));
-        }
-        let derivations = (2..=8).map(Derived::Times).chain([2, 3, 4, 8].map(Derived::Divided));
-        for derivation in derivations {
-            for (index, (name, _, have)) in self.args.iter().enumerate() {
-                // Sizes follow from sizes, and a padding from its kernel.
-                let related = (is_channels(role) && is_channels(name)) || (role == "padding" && name == "kernel_size");
-                if !related || (role == "padding" && derivation != Derived::Divided(2)) {
-                    continue;
-                }
-                let witnesses: HashSet<&Lit> = have.iter().collect();
-                let exact = |have: &Lit| match (derivation, have) {
-                    (Derived::Divided(k), Lit::Int(have)) => role == "padding" || have % k == 0,
-                    _ => true,
-                };
-                let fits = have
-                    .iter()
-                    .zip(values)
-                    .all(|(have, value)| exact(have) && derivation.apply(have).as_ref() == Some(value));
-                if fits && witnesses.len() >= 2 {
-                    return Some((index, derivation));
-                }
-            }
-        }
-        None
-    }
-
-    fn of(&self, position: usize) -> Option<String> {
-        self.binding[position].map(|(index, _)| self.args[index].0.clone())
-    }
-
-    /// What stands in a slot: its literal, or an argument (read through `prefix`).
-    fn bind(&self, position: usize, slot: &Slot, prefix: &str) -> Expr {
-        let Some((index, derivation)) = self.binding[position] else { return Expr::Slot(slot.clone()) };
-        let name = Expr::name(&format!("{prefix}{}", self.args[index].0));
-        match derivation {
-            Derived::Same => name,
-            Derived::Times(k) => Expr::slot("", Lit::Int(k)).binary("*", name),
-            Derived::Divided(k) => name.binary("//", Expr::slot("", Lit::Int(k))),
-        }
-    }
-
-    /// Indices of arguments, those without a default first.
-    fn sorted(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.args.len()).collect();
-        order.sort_by_key(|&i| self.args[i].1.is_some());
-        order
-    }
-
-    fn declared(&self) -> Vec<(String, Option<Lit>)> {
-        self.sorted().into_iter().map(|i| (self.args[i].0.clone(), self.args[i].1.clone())).collect()
-    }
-
-    fn call(&self, block: usize) -> Vec<Arg> {
-        let arg = |i: usize| {
-            let (name, default, values) = &self.args[i];
-            let value = Expr::slot(name, values[block].clone());
-            match default {
-                None => Arg::new(value),
-                Some(default) => Arg::keyword(name, value, Some(default.clone())),
-            }
-        };
-        self.sorted().into_iter().map(arg).collect()
-    }
-}
-
 /// Runs of equal modules in a chain become a comprehension.
 fn fold_runs(ctor: &Expr, sequential: &str) -> Expr {
     ctor.rewrite(&mut |expr| {
@@ -677,50 +535,4 @@ fn fold_runs(ctor: &Expr, sequential: &str) -> Expr {
         }
         Some(Expr::Call(function.clone(), folded))
     })
-}
-
-fn role_word(role: &str) -> String {
-    match role {
-        "bn" => "BN".to_owned(),
-        "fc" => "Linear".to_owned(),
-        "relu" => "ReLU".to_owned(),
-        "relu6" => "ReLU6".to_owned(),
-        role => camel_case(role),
-    }
-}
-
-/// Names that only repeat the layer's type say nothing.
-fn is_generic(name: &str) -> bool {
-    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_').to_ascii_lowercase();
-    let stem: String = stem.chars().filter(|c| *c != '_').collect();
-    const GENERIC: &[&str] = &[
-        "batchnorm",
-        "batchnormalization",
-        "fusedbatchnorm",
-        "bn",
-        "conv",
-        "convd",
-        "conv2d",
-        "convolution",
-        "dense",
-        "fullyconnected",
-        "linear",
-        "dropout",
-        "matmul",
-        "depthwise",
-        "layernorm",
-        "layernormalization",
-        "prelu",
-        "embedding",
-        "separableconv2d",
-    ];
-    GENERIC.contains(&stem.as_str())
-}
-
-fn common_prefix<'a>(names: &[&'a str]) -> &'a str {
-    let Some(first) = names.first() else { return "" };
-    let length = names.iter().fold(first.len(), |length, name| {
-        first.bytes().zip(name.bytes()).take(length).take_while(|(a, b)| a == b).count()
-    });
-    first.get(..length).unwrap_or(first)
 }

@@ -4,11 +4,14 @@
 //! scopes ([`scope`], [`region`]), finds equal regions and makes classes of them ([`class`]), and schedules statements
 //! ([`forward`]). Templates only print the [`Program`].
 
+mod arguments;
 mod class;
 mod forward;
 mod leaf;
 mod region;
 mod scope;
+mod structure;
+mod words;
 
 use modelport_ir::{Graph, Result};
 

@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use modelport_ir::{Graph, NodeId};
+use modelport_ir::op::SlotKind;
+use modelport_ir::{Graph, NodeId, Op, Value};
 
 use super::leaf::Leaf;
 
@@ -67,6 +68,7 @@ impl Tree {
         tree.collapse(tree.root);
         tree.untangle(leaves, tree.root);
         tree.collapse(tree.root);
+        super::structure::find(&mut tree, graph, leaves);
         tree
     }
 
@@ -105,7 +107,7 @@ impl Tree {
             let outputs = graph.node(node).outputs.len();
             let is_output = graph.outputs.iter().any(|port| port.value.node == node);
             let readers: Vec<NodeId> = (0..outputs)
-                .flat_map(|output| graph.consumers(modelport_ir::Value { node, output }))
+                .flat_map(|output| graph.consumers(Value { node, output }))
                 .map(|(reader, _)| reader)
                 .collect();
             let sources = leaves[leaf].operands.iter().map(|value| value.node);
@@ -289,7 +291,7 @@ impl Tree {
     }
 
     /// Which of `children` reads from which.
-    fn edges(&self, leaves: &[Leaf], children: &[Child]) -> Vec<(usize, usize)> {
+    pub fn edges(&self, leaves: &[Leaf], children: &[Child]) -> Vec<(usize, usize)> {
         let mut owner: HashMap<NodeId, usize> = HashMap::new();
         let mut below = Vec::new();
         for (index, &child) in children.iter().enumerate() {
@@ -316,18 +318,33 @@ impl Tree {
     }
 }
 
+/// More elements than this are not written twice, even if they are not trained.
+const LARGE: usize = 4096;
+
+/// The constants by which a leaf is known to be the same layer as another: its weights, and what else is trained or
+/// large. A few numbers that happen to be shared are no reason to tear a scope apart.
+pub fn weights_of(graph: &Graph, leaf: &Leaf) -> Vec<NodeId> {
+    if leaf.members.is_empty() {
+        return Vec::new();
+    }
+    let op = graph.op(leaf.node);
+    let inputs = graph.inputs_of(leaf.node).into_iter().enumerate();
+    let is_weight = |(slot, value): (usize, Option<Value>)| {
+        let value = value?;
+        let Op::Constant(constant) = graph.op(value.node) else { return None };
+        let parameter = op.slot(slot).is_some_and(|s| matches!(s.kind, SlotKind::Param | SlotKind::OptionalParam));
+        let kept = parameter || constant.trainable || constant.tensor.numel() > LARGE;
+        kept.then_some(value.node)
+    };
+    inputs.filter_map(is_weight).collect()
+}
+
 /// Leaves that share weights live in one place: the innermost scope that holds them all.
 fn join_shared(graph: &Graph, leaves: &[Leaf], paths: &mut [Vec<String>]) {
     let mut by_weights: HashMap<Vec<NodeId>, Vec<usize>> = HashMap::new();
     for (index, leaf) in leaves.iter().enumerate() {
-        let weights: Vec<NodeId> = graph
-            .inputs_of(leaf.node)
-            .into_iter()
-            .flatten()
-            .filter(|value| graph.tensor(*value).is_some_and(|tensor| tensor.numel() > 1))
-            .map(|value| value.node)
-            .collect();
-        if !weights.is_empty() && !leaf.members.is_empty() {
+        let weights = weights_of(graph, leaf);
+        if !weights.is_empty() {
             by_weights.entry(weights).or_default().push(index);
         }
     }

@@ -118,6 +118,12 @@ impl<'a> Builder<'a> {
         };
         let name = self.graph.node(value.node).name.clone();
         let role = buffer_role(&name, self.graph.op(self.node));
+        let trained = matches!(self.graph.op(value.node), Op::Constant(constant) if constant.trainable);
+        if trained && tensor.dtype().is_float() {
+            let ctor = zeros(&tensor);
+            let param = Param { key: String::new(), tensor, source: name };
+            return Ok(self.add(MemberKind::Parameter, &role, ctor, vec![param]));
+        }
         Ok(self.buffer(&role, tensor, &name))
     }
 

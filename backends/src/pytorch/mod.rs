@@ -6,6 +6,7 @@ mod layers;
 mod resample;
 mod shapes;
 mod source;
+mod spatial;
 
 use modelport_ir::op::Op;
 use modelport_ir::{Error, Graph, NodeId, Problem, Result};
@@ -138,9 +139,9 @@ fn expression(b: &mut Builder<'_>, op: &Op) -> std::result::Result<(String, Expr
         Op::GatherNd(_) => named("picked", s::gather_nd(b)),
         Op::OneHot(op) => named("one_hot", s::one_hot(b, op)),
         Op::Reverse(op) => named("y", s::reverse(b, op)),
-        Op::Resize(op) => named("resized", s::resize(b, op)),
-        Op::SpaceToDepth(op) => named("y", s::space_to_depth(b, op)),
-        Op::DepthToSpace(op) => named("y", s::depth_to_space(b, op)),
+        Op::Resize(op) => named("resized", spatial::resize(b, op)),
+        Op::SpaceToDepth(op) => named("y", spatial::space_to_depth(b, op)),
+        Op::DepthToSpace(op) => named("y", spatial::depth_to_space(b, op)),
     }
 }
 

@@ -256,3 +256,76 @@ impl Bundle<'_> {
         Ok(Arc::new(Checked::new(file.clone(), span, span, entry.crc, label)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensorflow::checkpoint::Checkpoint;
+    use crate::tensorflow::sstable::tests::{mask, table};
+    use crate::tensorflow::wire::build::{bytes, fixed32, int};
+
+    type Pair = (Vec<u8>, Vec<u8>);
+
+    fn header(more: &[u8]) -> Pair {
+        (Vec::new(), [&int(1, 1), more].concat())
+    }
+
+    fn shape(sizes: &[u64]) -> Vec<u8> {
+        bytes(2, &sizes.iter().flat_map(|size| bytes(2, &int(1, *size))).collect::<Vec<_>>())
+    }
+
+    fn floats(key: &[u8], sizes: &[u64], offset: u64, size: u64, more: &[u8]) -> Pair {
+        (key.to_vec(), [&int(1, 1), &shape(sizes), &int(4, offset), &int(5, size), more].concat())
+    }
+
+    fn crc(data: &[u8]) -> Vec<u8> {
+        fixed32(6, mask(crc32c::crc32c(data)))
+    }
+
+    fn open(entries: &[Pair], data: &[u8], snappy: bool) -> Result<Checkpoint, String> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("x.index"), table(&[entries.to_vec()], snappy)).unwrap();
+        std::fs::write(folder.path().join("x.data-00000-of-00001"), data).unwrap();
+        Checkpoint::open(&folder.path().join("x")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn compressed_indexes() {
+        let data: Vec<u8> = [1f32, 2., 3.].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let entries = [header(&[]), floats(b"w", &[2], 4, 8, &crc(&data[4..]))];
+        for snappy in [false, true] {
+            assert_eq!(open(&entries, &data, snappy).unwrap().get("w").unwrap().to_f64().unwrap(), [2., 3.]);
+        }
+    }
+
+    #[test]
+    fn wrong_headers_and_entries() {
+        let error = |entries: &[Pair]| open(entries, &[0; 16], false).unwrap_err();
+        let good = floats(b"w", &[2], 0, 8, &[]);
+        assert!(error(&[header(&int(2, 1)), good.clone()]).contains("big-endian"));
+        assert!(error(&[header(&bytes(3, &int(2, 9))), good.clone()]).contains("format version 9"));
+        assert!(error(&[good]).contains("there is no header"));
+        assert!(error(&[header(&[])]).contains("without variables"));
+        assert!(error(&[header(&[]), floats(b"w", &[2], 0, 8, &int(3, 7))]).contains("shard 7 of 1"));
+        assert!(error(&[header(&[]), floats(b"w", &[3], 0, 8, &[])]).contains("shape [3] does not fit its 8 bytes"));
+        assert!(error(&[header(&[]), floats(b"w", &[5], 0, 20, &[])]).contains("tensor w (16 of 20 bytes)"));
+        assert!(error(&[header(&[]), floats(b"w", &[2], u64::MAX, 8, &[])]).contains("too large"));
+        let huge = [1 << 62, 1 << 62];
+        assert!(error(&[header(&[]), floats(b"w", &huge, 0, 8, &[])]).contains("does not fit"));
+        let both = error(&[header(&[]), floats(b"a", &[9], 0, 8, &[]), floats(b"b", &[9], 0, 8, &[])]);
+        assert!(both.contains("tensor a") && both.contains("tensor b"), "all in one run: {both}");
+    }
+
+    #[test]
+    fn slices_must_make_the_whole() {
+        let extent = |start, len| bytes(7, &bytes(1, &[int(1, start), int(2, len)].concat()));
+        let part = |start, len| floats(&slices::key("w", &[(start, Some(len))]), &[len as u64], 0, 4 * len as u64, &[]);
+        let whole = |slices: &[u8]| floats(b"w", &[3], 0, 0, slices);
+        let both = [extent(0, 1), extent(1, 2)].concat();
+        assert!(open(&[header(&[]), part(0, 1), part(1, 2), whole(&both)], &[0; 8], false).is_ok());
+        let error = |entries: &[Pair]| open(entries, &[0; 8], false).unwrap_err();
+        assert!(error(&[header(&[]), part(0, 1), whole(&both)]).contains("its part at [1] is missing"));
+        assert!(error(&[header(&[]), part(0, 1), whole(&extent(0, 1))]).contains("do not make the whole"));
+        assert!(error(&[header(&[]), part(0, 1), whole(&extent(0, 4))]).contains("outside of its shape [3]"));
+    }
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use modelport_ir::Problem;
-use modelport_ir::tensor::Storage;
+use modelport_ir::tensor::{FileBytes, Storage};
 
 use super::sstable;
 use super::wire::{self, Reader, Span, Value};
@@ -251,7 +251,9 @@ impl Kind {
 
     fn problem(self, path: &Path, expected: &str) -> Problem {
         let article = if self.name().starts_with(['O', 'i', 'H', 'e']) { "an" } else { "a" };
-        let mut problem = Problem::new(format!("is {article} {}; {expected} was expected", self.name())).file(path);
+        let begin = if self == Kind::Unknown { beginning(path) } else { String::new() };
+        let message = format!("is {article} {}{begin}; {expected} was expected", self.name());
+        let mut problem = Problem::new(message).file(path);
         problem.hint = self.hint().map(str::to_owned);
         problem
     }
@@ -269,7 +271,25 @@ impl Kind {
                 problem.hint("Give the graph with -in. A frozen graph needs no -iw.")
             }
             Kind::Table => Problem { hint: None, ..problem },
+            Kind::Unknown => problem.hint("If it should be one of version 1, its end is missing; get it again."),
             _ => problem,
+        }
+    }
+}
+
+/// The first bytes of a file, for people.
+fn beginning(path: &Path) -> String {
+    let mut head = [0; 16];
+    let read = FileBytes::open(path).and_then(|file| {
+        let len = head.len().min(file.len() as usize);
+        file.read_at(0, head.get_mut(..len).unwrap_or_default()).map(|()| len)
+    });
+    let head = head.get(..read.unwrap_or(0)).unwrap_or_default();
+    match std::str::from_utf8(head) {
+        Ok(text) if text.chars().all(|c| !c.is_control() || c.is_whitespace()) => format!(" that begins with {text:?}"),
+        _ => {
+            let hex: Vec<String> = head.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            format!(" that begins with the bytes {}", hex.join(" "))
         }
     }
 }

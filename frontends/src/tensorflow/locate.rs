@@ -99,6 +99,11 @@ pub fn weights(path: &Path) -> Result<Weights, Error> {
             return Ok(weights);
         }
     }
+    let prefix = stripped.as_deref().unwrap_or(path);
+    if has_data(prefix) {
+        let problem = Problem::new("is missing: the index of the checkpoint").file(with_suffix(prefix, ".index"));
+        return Err(problem.hint("It must lie beside the data.").into());
+    }
     if !path.is_file() {
         return Err(missing(path, "checkpoint", &["", ".index", ".meta"], &[".index", ".ckpt"]).into());
     }
@@ -109,13 +114,18 @@ pub fn weights(path: &Path) -> Result<Weights, Error> {
             let problem = Problem::new("is the index of a checkpoint under an unusual name").file(path);
             Err(problem.hint("Name it PREFIX.index, beside PREFIX.data-00000-of-00001.").into())
         }
-        (Kind::GraphDef | Kind::SavedModel, _) | (_, None) => Err(kind.not_a_checkpoint(path).into()),
-        (_, Some(prefix)) => {
-            let index = with_suffix(&prefix, ".index");
-            let problem = Problem::new("is missing: the index of the checkpoint").file(index);
-            Err(problem.hint(format!("It must lie beside {}.", file_name(path))).into())
+        (Kind::MetaGraphDef, Some(prefix)) => {
+            let problem = Problem::new("is missing: the index of the checkpoint").file(with_suffix(&prefix, ".index"));
+            Err(problem.hint(format!("It must lie beside {}, with the data.", file_name(path))).into())
         }
+        _ => Err(kind.not_a_checkpoint(path).into()),
     }
+}
+
+/// Whether there are data shards of version 2.
+fn has_data(prefix: &Path) -> bool {
+    let start = format!("{}.data-", file_name(prefix));
+    list(&folder(prefix)).is_ok_and(|files| files.iter().any(|path| file_name(path).starts_with(&start)))
 }
 
 /// The name of a checkpoint's file without what follows the prefix.

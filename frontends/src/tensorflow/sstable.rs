@@ -258,18 +258,12 @@ pub(super) fn no_table(path: &Path) -> Problem {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::tensorflow::checkpoint::Checkpoint;
+    use crate::tensorflow::wire::build::varint;
     use std::io::Write;
 
     pub fn mask(crc: u32) -> u32 {
         crc.rotate_right(15).wrapping_add(0xa282_ead8)
-    }
-
-    fn varint(mut value: u64, out: &mut Vec<u8>) {
-        while value >= 0x80 {
-            out.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        out.push(value as u8);
     }
 
     /// A block of entries that share as much as they can.
@@ -279,7 +273,7 @@ pub(super) mod tests {
         for (key, value) in entries {
             let shared = key.iter().zip(last).take_while(|(a, b)| a == b).count();
             for len in [shared, key.len() - shared, value.len()] {
-                varint(len as u64, &mut out);
+                out.extend(varint(len as u64));
             }
             out.extend(&key[shared..]);
             out.extend(value);
@@ -291,9 +285,7 @@ pub(super) mod tests {
 
     fn append(file: &mut Vec<u8>, block: &[u8], snappy: bool) -> Vec<u8> {
         let mut stored = if snappy { snap::raw::Encoder::new().compress_vec(block).unwrap() } else { block.to_vec() };
-        let mut handle = Vec::new();
-        varint(file.len() as u64, &mut handle);
-        varint(stored.len() as u64, &mut handle);
+        let handle = [varint(file.len() as u64), varint(stored.len() as u64)].concat();
         stored.push(u8::from(snappy));
         let crc = mask(crc32c::crc32c(&stored));
         file.extend(&stored);
@@ -374,6 +366,44 @@ pub(super) mod tests {
     fn keys_must_be_sorted() {
         let error = read(&table(&[vec![entry("b", ""), entry("a", "")]], false)).unwrap_err();
         assert!(error.to_string().contains("keys out of order"), "{error}");
+    }
+
+    /// Entries that lie, under checksums that do not tell.
+    #[test]
+    fn forged_tables_never_panic() {
+        let mut state = 1u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize % below
+        };
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/checkpoints");
+        let data = std::fs::read(fixtures.join("one_shard/model.ckpt.data-00000-of-00001")).unwrap();
+        for name in ["one_shard/model.ckpt.index", "tiles/model.ckpt.index", "version1/model.ckpt"] {
+            let table = Table::open(&fixtures.join(name)).unwrap();
+            let good = std::fs::read(table.path()).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(Path::new(name).file_name().unwrap());
+            std::fs::write(folder.path().join("model.ckpt.data-00000-of-00001"), &data).unwrap();
+            let mut opened = 0;
+            for _ in 0..400 {
+                let mut bad = good.clone();
+                let Span { start, end } = table.blocks[random(table.block_count())].span;
+                for _ in 0..=random(3) {
+                    bad[start as usize + random((end - start) as usize)] =
+                        [0, 1, 0x7f, 0x80, 0xff, random(256) as u8][random(6)];
+                }
+                let crc = mask(crc32c::crc32c(&bad[start as usize..end as usize + 1]));
+                bad[end as usize + 1..end as usize + 5].copy_from_slice(&crc.to_le_bytes());
+                // Some file systems flush a file that is truncated and written again.
+                let _ = std::fs::remove_file(&path);
+                std::fs::write(&path, &bad).unwrap();
+                if let Ok(checkpoint) = Checkpoint::open(&path) {
+                    opened += 1;
+                    let _ = checkpoint.verify();
+                }
+            }
+            assert!(opened > 5, "{name}: {opened}");
+        }
     }
 
     #[test]

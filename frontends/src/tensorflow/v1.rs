@@ -9,13 +9,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use modelport_ir::tensor::{Storage, numel};
+use modelport_ir::tensor::{FileBytes, Storage, numel};
 use modelport_ir::{DType, Error, Problem, Tensor};
 
 use super::checkpoint::Contents;
 use super::graphdef::{dtype, known_shape, type_code};
 use super::slices::{self, Extent};
-use super::sstable::Table;
+use super::sstable::{Table, has_magic};
 use super::stored::{Assembled, Checked, Encoded, Label, Piece};
 use super::tensor::{Elements, Proto};
 use super::wire::{self, Malformed, Reader, Span};
@@ -65,18 +65,21 @@ pub(super) fn open(paths: &[PathBuf]) -> Result<Contents, Error> {
     Ok(contents)
 }
 
-/// Whether a table is a checkpoint of version 1, and not the index of version 2.
+/// Whether a file is a checkpoint of version 1: a table, intact or not, that is not the index of version 2.
 pub(super) fn is(path: &Path) -> bool {
-    let Ok(table) = Table::open(path) else { return false };
-    let mut found = false;
-    let read = table.block(0).and_then(|block| {
+    if !FileBytes::open(path).is_ok_and(|file| has_magic(&*file)) {
+        return false;
+    }
+    let Ok(table) = Table::open(path) else { return true };
+    let mut bundle = false;
+    let read = table.unverified_block(0).and_then(|block| {
         block.entries(|key, value, reader| {
-            // A message in field 1, where the other kind has a number.
-            found = key.is_empty() && read_meta(reader, value, &mut BTreeMap::new()).is_ok();
+            // A number in field 1, where version 1 has a message.
+            bundle = key.is_empty() && read_meta(reader, value, &mut BTreeMap::new()).is_err();
             Ok(ControlFlow::Break(()))
         })
     });
-    read.is_ok() && found
+    !(read.is_ok() && bundle)
 }
 
 fn whole(dtype: DType, mut variable: Variable) -> Result<Tensor, String> {
@@ -192,4 +195,88 @@ fn read_slice(reader: &mut Reader, span: Span) -> wire::Result<Slice> {
         })
     })?;
     Ok(slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::tensorflow::checkpoint::Checkpoint;
+    use crate::tensorflow::sstable::tests::table;
+    use crate::tensorflow::wire::build::{bytes, int, packed};
+
+    const FLOAT: u64 = 1;
+    const INT64: u64 = 9;
+
+    fn shape(sizes: &[u64]) -> Vec<u8> {
+        sizes.iter().flat_map(|size| bytes(2, &int(1, *size))).collect()
+    }
+
+    fn meta(variables: &[(&str, &[u64], u64)]) -> (Vec<u8>, Vec<u8>) {
+        let tensor = |(name, sizes, code): &(&str, &[u64], u64)| {
+            bytes(1, &[bytes(1, name.as_bytes()), bytes(2, &shape(sizes)), int(3, *code)].concat())
+        };
+        (Vec::new(), bytes(1, &variables.iter().flat_map(tensor).collect::<Vec<_>>()))
+    }
+
+    /// Rows `start..start + len` of a matrix.
+    fn slice(key: u8, name: &str, rows: Option<(u64, u64)>, data: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let first = rows.map(|(start, len)| [int(1, start), int(2, len)].concat()).unwrap_or_default();
+        let extents = [bytes(1, &first), bytes(1, &[])].concat();
+        (vec![0, key], bytes(2, &[bytes(1, name.as_bytes()), bytes(2, &extents), bytes(3, data)].concat()))
+    }
+
+    fn floats(values: &[f32]) -> Vec<u8> {
+        bytes(5, &values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())
+    }
+
+    fn open(tables: &[Vec<u8>]) -> Result<Checkpoint, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for (i, bytes) in tables.iter().enumerate() {
+            std::fs::write(folder.path().join(format!("old-{i:05}-of-{:05}", tables.len())), bytes).unwrap();
+        }
+        Checkpoint::open(&folder.path().join("old")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn shards_and_compressed_blocks() {
+        for snappy in [false, true] {
+            let meta = || meta(&[("n", &[2, 1], INT64), ("w", &[3, 2], FLOAT)]);
+            let numbers = slice(2, "n", None, &packed(10, &[300, u64::MAX]));
+            let low = slice(1, "w", Some((0, 2)), &floats(&[0., 1., 2., 3.]));
+            let high = slice(1, "w", Some((2, 1)), &floats(&[4., 5.]));
+            let first = table(&[vec![meta(), low], vec![numbers]], snappy);
+            let second = table(&[vec![meta(), high]], snappy);
+            let checkpoint = open(&[first.clone(), second]).unwrap();
+            assert_eq!(checkpoint.get("w").unwrap().to_f64().unwrap(), [0., 1., 2., 3., 4., 5.]);
+            assert_eq!(checkpoint.get("n").unwrap().to_i64().unwrap(), [300, -1]);
+            let error = open(&[first]).unwrap_err();
+            assert!(error.contains("tensor w: its parts do not make the whole"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_was_announced_must_come() {
+        let with =
+            |data: &[u8]| open(&[table(&[vec![meta(&[("w", &[3, 2], FLOAT)]), slice(1, "w", None, data)]], false)]);
+        assert!(with(&floats(&[1.; 6])).is_ok());
+        assert!(with(&floats(&[1.; 5])).unwrap_err().contains("it has 20 of 24 bytes"));
+        assert!(with(&[]).unwrap_err().contains("fewer values than its shape [3, 2]"));
+        assert!(
+            open(&[table(&[vec![meta(&[("w", &[1], FLOAT)])]], false)])
+                .unwrap_err()
+                .contains("w: its data are missing")
+        );
+        let other = vec![meta(&[]), slice(1, "w", None, &[])];
+        assert!(open(&[table(&[other], false)]).unwrap_err().contains("tensor w: it was not announced"));
+        assert!(open(&[table(&[vec![meta(&[])]], false)]).unwrap_err().contains("without variables"));
+    }
+
+    #[test]
+    fn damaged_tensors_are_noticed_when_read() {
+        let mut bytes =
+            table(&[vec![meta(&[("w", &[1, 2], FLOAT)])], vec![slice(1, "w", None, &floats(&[1., 2.]))]], false);
+        let at = bytes.windows(4).position(|window| window == 2f32.to_le_bytes()).unwrap();
+        bytes[at] ^= 1;
+        let error = open(&[bytes]).unwrap().verify().unwrap_err().to_string();
+        assert!(error.contains("old-00000-of-00001: tensor w does not match its checksum"), "{error}");
+    }
 }

@@ -42,7 +42,7 @@ impl Malformed {
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at byte {}", self.what, self.at)
+        write!(f, "{} (at byte {})", self.what, self.at)
     }
 }
 
@@ -205,7 +205,7 @@ impl Reader {
                 let start = self.position;
                 let end = start.checked_add(len).filter(|e| *e <= end).ok_or_else(|| {
                     let left = end.saturating_sub(start);
-                    Malformed::new(at, format!("field {number} has {len} bytes where {left} are left"))
+                    Malformed::new(at, format!("field {number} should have {len} bytes, but {left} are left"))
                 })?;
                 self.position = end;
                 Value::Bytes(Span { start, end })
@@ -243,15 +243,18 @@ impl Reader {
     pub fn fixed<const N: usize>(&mut self, end: u64) -> Result<[u8; N]> {
         let after = self.position.checked_add(N as u64).filter(|after| *after <= end);
         let after = after.ok_or_else(|| Malformed::new(self.position, "the data ends in the middle of a number"))?;
-        loop {
-            let offset = self.position.checked_sub(self.window_start).and_then(|offset| usize::try_from(offset).ok());
-            let here = offset.and_then(|offset| self.window.get(offset..)).and_then(|rest| rest.first_chunk::<N>());
-            if let Some(bytes) = here {
-                self.position = after;
-                return Ok(*bytes);
-            }
+        if self.ahead(N).is_none() {
             self.fill(N)?;
         }
+        let bytes = self.ahead(N).and_then(|bytes| bytes.first_chunk()).copied();
+        self.position = after;
+        bytes.ok_or_else(|| Malformed::new(after, "the data ends in the middle of a number"))
+    }
+
+    /// The next `len` bytes, if they are in the window.
+    fn ahead(&self, len: usize) -> Option<&[u8]> {
+        let start = usize::try_from(self.position.checked_sub(self.window_start)?).ok()?;
+        self.window.get(start..start.checked_add(len)?)
     }
 
     fn fill(&mut self, at_least: usize) -> Result<()> {
@@ -276,12 +279,15 @@ impl Reader {
         if span.end > self.source.len() {
             return Err(Malformed::new(span.start, "the data ends too early"));
         }
-        let inside = || {
-            let start = usize::try_from(span.start.checked_sub(self.window_start)?).ok()?;
-            self.window.get(start..start.checked_add(span.len() as usize)?)
-        };
-        if let Some(bytes) = inside() {
-            return Ok(bytes.to_vec());
+        if span.len() <= WINDOW as u64 {
+            self.position = span.start;
+            let len = span.len() as usize;
+            if self.ahead(len).is_none() {
+                self.fill(len)?;
+            }
+            if let Some(bytes) = self.ahead(len) {
+                return Ok(bytes.to_vec());
+            }
         }
         let mut bytes = vec![0; span.len() as usize];
         let read = self.source.read_at(span.start, &mut bytes);
@@ -363,6 +369,36 @@ impl Storage for Part {
     }
 }
 
+/// Writes messages.
+#[cfg(test)]
+pub(super) mod build {
+    pub fn varint(mut value: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        while value >= 0x80 {
+            out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+        out
+    }
+
+    pub fn int(number: u64, value: u64) -> Vec<u8> {
+        [varint(number << 3), varint(value)].concat()
+    }
+
+    pub fn fixed32(number: u64, value: u32) -> Vec<u8> {
+        [varint(number << 3 | 5), value.to_le_bytes().to_vec()].concat()
+    }
+
+    pub fn bytes(number: u64, value: &[u8]) -> Vec<u8> {
+        [varint(number << 3 | 2), varint(value.len() as u64), value.to_vec()].concat()
+    }
+
+    pub fn packed(number: u64, values: &[u64]) -> Vec<u8> {
+        bytes(number, &values.iter().flat_map(|value| varint(*value)).collect::<Vec<_>>())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -395,7 +431,9 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         assert!(read(&[0xff; 12]).unwrap_err().what.contains("64 bits"));
-        assert!(read(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f]).unwrap_err().what.contains("4294967295 bytes where 0"));
+        assert!(
+            read(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f]).unwrap_err().what.contains("4294967295 bytes, but 0 are left")
+        );
         assert!(read(&[0x0b]).unwrap_err().what.contains("unknown kind 3"));
         assert!(read(&[0x02, 0]).unwrap_err().what.contains("number"));
     }
@@ -407,15 +445,7 @@ mod tests {
         }
         let mut bytes = Vec::new();
         for _ in 0..MAX_DEPTH {
-            let mut outer = vec![0x0a];
-            let mut len = bytes.len();
-            while len >= 0x80 {
-                outer.push(len as u8 | 0x80);
-                len >>= 7;
-            }
-            outer.push(len as u8);
-            outer.extend(bytes);
-            bytes = outer;
+            bytes = build::bytes(1, &bytes);
         }
         let mut reader = Reader::new(Arc::new(bytes.clone()));
         assert!(descend(&mut reader, Span { start: 2, end: 2 }).is_ok());

@@ -4,7 +4,6 @@
 //! error that names it. The elements stay in the file until they are used.
 
 mod data;
-mod pickle;
 mod read;
 mod write;
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::data::{Latin1, Swapped};
-use super::pickle::{self, Id, Object, Pickle, Span};
 use super::{MAGIC, Weights, dtype_from_code};
 use crate::diagnostic::{Problem, Result};
+use crate::pickle::{self, Id, Object, Pickle, Span};
 use crate::tensor::{DType, FileBytes, Storage, Tensor, numel};
 
 /// Longest name of a layer or weight, in bytes.
@@ -337,6 +337,7 @@ impl Reader {
             Object::List(_) => "a list".to_owned(),
             Object::Dict(_) => "a dictionary".to_owned(),
             Object::Global(name) => format!("the class {name}"),
+            Object::Persistent(_) => "an object of another file".to_owned(),
             Object::Call { .. } => match self.call(id) {
                 Some(("_reconstruct" | "_frombuffer", _)) => "an array".to_owned(),
                 Some((name, _)) => format!("an object of {name}"),

@@ -30,6 +30,8 @@ impl Operator for Input {
 pub struct Constant {
     /// The elements, read when needed.
     pub tensor: Tensor,
+    /// Whether it was a variable that training changes.
+    pub trainable: bool,
 }
 
 impl Serialize for Constant {

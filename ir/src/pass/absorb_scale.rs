@@ -66,3 +66,59 @@ fn find(graph: &Graph, id: NodeId) -> Option<Found> {
         fits.then(|| Found { norm: x.node, slot, parameter, sizes })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Net, ops, the};
+    use super::*;
+    use crate::layout::Layout;
+    use crate::op::{GroupNorm, LayerNorm};
+    use crate::shape::Shape;
+
+    #[test]
+    fn a_scale_and_a_bias() {
+        for (layout, sizes) in [(Layout::ChannelsLast, &[4][..]), (Layout::ChannelsFirst, &[1, 4, 1, 1])] {
+            let mut net = Net::new();
+            let x = net.x(&[4, 4, 4]);
+            let y = net.op(GroupNorm { groups: 2, epsilon: 0.1, layout }, &[x]);
+            let (gamma, beta) = (net.weight("gamma", sizes), net.weight("beta", sizes));
+            let y = net.mul(gamma, y);
+            let y = net.add(y, beta);
+            let graph = net.check(&[y], run);
+            assert_eq!(ops(&graph), ["GroupNorm"]);
+            let gamma = graph.input_of(the(&graph, "GroupNorm"), 1).unwrap();
+            assert_eq!(*graph.shape(gamma), Shape::known(&[4]));
+        }
+        let mut net = Net::new();
+        let x = net.x(&[4, 3]);
+        let y = net.op(LayerNorm { axes: vec![1, 2], epsilon: 0.1 }, &[x]);
+        let beta = net.weight("beta", &[4, 3]);
+        let y = net.add(y, beta);
+        assert_eq!(net.ops(&[y], run), ["LayerNorm"]);
+    }
+
+    #[test]
+    fn near_misses_stay() {
+        // A scale behind a bias; a vector along another axis; a normalisation that others read.
+        let norm = |net: &mut Net| {
+            let x = net.x(&[4, 4, 4]);
+            net.op(GroupNorm { groups: 2, epsilon: 0.1, layout: Layout::ChannelsLast }, &[x])
+        };
+        let mut net = Net::new();
+        let y = norm(&mut net);
+        let (a, b) = (net.weight("a", &[4]), net.weight("b", &[4]));
+        let y = net.add(y, a);
+        let y = net.mul(y, b);
+        assert_eq!(net.ops(&[y], run), ["GroupNorm", "Mul"]);
+        let mut net = Net::new();
+        let y = norm(&mut net);
+        let a = net.weight("a", &[4, 1]);
+        let y = net.mul(y, a);
+        assert_eq!(net.ops(&[y], run), ["GroupNorm", "Mul"]);
+        let mut net = Net::new();
+        let y = norm(&mut net);
+        let a = net.weight("a", &[4]);
+        let z = net.mul(y, a);
+        assert_eq!(net.ops(&[y, z], run), ["GroupNorm", "Mul"]);
+    }
+}

@@ -155,3 +155,108 @@ fn evaluate(graph: &Graph, id: NodeId, limit: usize) -> Result<Option<Vec<Array>
     // What can't be evaluated stays; whoever needs a constant there says so.
     Ok(eval::apply(graph.op(id), &arrays).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Net, ops, the};
+    use super::*;
+    use crate::op::{Binary, Cast, Fill, Range, ReduceKind, Reshape, Slice, Split, Transpose, Unary};
+    use crate::shape::Shape;
+    use crate::tensor::{DType, Storage};
+    use std::sync::Arc;
+
+    #[test]
+    fn expressions_of_constants() {
+        let mut net = Net::new();
+        let x = net.x(&[3]);
+        let (a, b) = (net.weight("a", &[3]), net.weight("b", &[2, 3]));
+        let sum = net.reduce(ReduceKind::Sum, b, &[0]);
+        let c = net.mul(a, sum);
+        let ones = net.op(Fill { shape: Shape::known(&[3]), value: 2.0, dtype: DType::Float32 }, &[]);
+        let c = net.add(c, ones);
+        let range = net.op(Range { start: 0, limit: Dim::Known(3), delta: 1, dtype: DType::Int32 }, &[]);
+        let range = net.op(Cast { dtype: DType::Float32 }, &[range]);
+        let c = net.bin(Binary::Pow, c, range);
+        let y = net.mul(x, c);
+        assert_eq!(net.ops(&[y], run), ["Mul"]);
+    }
+
+    /// A weight that must not be read.
+    #[derive(Debug)]
+    struct Unreadable(u64);
+
+    impl Storage for Unreadable {
+        fn len(&self) -> u64 {
+            self.0
+        }
+        fn read_at(&self, _: u64, _: &mut [u8]) -> std::io::Result<()> {
+            panic!("a weight was read")
+        }
+    }
+
+    #[test]
+    fn large_weights_are_views() {
+        let sizes = [1000, 200];
+        let tensor = Tensor::new(DType::Float32, &sizes, Arc::new(Unreadable(800_000))).unwrap();
+        let mut net = Net::new();
+        let w = net.graph.constant("fc/weights", tensor);
+        let y = net.op(Transpose { perm: vec![1, 0] }, &[w]);
+        let y = net.op(Reshape { shape: Shape::known(&[20, 10, 1000]) }, &[y]);
+        let y = net.op(Slice { begins: vec![5, 0, 0], ends: vec![15, 10, 1000], steps: vec![1; 3] }, &[y]);
+        let y = net.op(Cast { dtype: DType::Float16 }, &[y]);
+        let z = net.un(Unary::Relu, y);
+        let sum = net.op(crate::op::Reduce { kind: ReduceKind::Sum, axes: vec![0, 1], keep_dims: false }, &[w]);
+        let mut graph = net.graph;
+        graph.output("z", z);
+        graph.output("sum", sum);
+        run(&mut graph).unwrap();
+        graph.prune();
+        assert_eq!(ops(&graph), ["ReduceSum", "Relu"]);
+        let view = graph.input_of(the(&graph, "Relu"), 0).unwrap();
+        assert_eq!(
+            (graph.shape(view), graph.node(view.node).name.as_str()),
+            (&Shape::known(&[10, 10, 1000]), "fc/weights_1")
+        );
+    }
+
+    #[test]
+    fn what_a_layer_needs_may_be_large() {
+        let mut net = Net::new();
+        let x = net.x(&[1, 300]);
+        let w = net.weight("w", &[1, 300, 300]);
+        let scaled = net.times(0.01, w);
+        let conv = crate::op::Conv {
+            strides: vec![1],
+            pads: crate::op::Pads::none(1),
+            dilations: vec![1],
+            groups: 1,
+            layout: crate::Layout::ChannelsLast,
+        };
+        let y = net.op(conv, &[x, scaled]);
+        let z = net.mul(x, scaled);
+        assert_eq!(net.ops(&[y, z], run), ["Conv", "Mul"]);
+    }
+
+    #[test]
+    fn parts_keep_the_name_of_the_variable() {
+        let mut net = Net::new();
+        let x = net.x(&[3]);
+        let w = net.weight("w", &[2, 3]);
+        let parts = net.op(Split { axis: 0, sizes: vec![1, 1] }, &[w]);
+        let y = net.mul(x, parts);
+        let z = net.mul(x, Value { output: 1, ..parts });
+        let graph = net.check(&[y, z], run);
+        assert!(graph.find("w/part_0").is_some() && graph.find("w/part_1").is_some());
+    }
+
+    #[test]
+    fn scalars_alone() {
+        let mut net = Net::new();
+        let x = net.x(&[3]);
+        let (a, b, c) = (net.num(2.0), net.num(3.0), net.weight("c", &[3]));
+        let sum = net.add(a, b);
+        let scaled = net.mul(c, sum);
+        let y = net.mul(x, scaled);
+        assert_eq!(net.ops(&[y], scalars), ["Mul", "Mul"]);
+    }
+}

@@ -6,7 +6,7 @@
 //! x / Sqrt(Sum(Square(x)))                 x -> L2Normalize { epsilon: 0 }
 //! ```
 
-use super::pattern::{number, orders, reduction, squared, unary};
+use super::pattern::{number, orders, reduction, squared, tidy, unary};
 use super::rewrite::{Scopes, backward, fuse};
 use super::terms::{Factor, expand};
 use crate::diagnostic::Result;
@@ -47,7 +47,7 @@ fn find(graph: &Graph, value: Value) -> Option<(Value, L2Normalize)> {
             && found == x
             && scale != x
         {
-            return Some((x, L2Normalize { axes, epsilon: epsilon as f32 }));
+            return Some((x, L2Normalize { axes, epsilon: tidy(epsilon) }));
         }
     }
     None

@@ -200,7 +200,8 @@ fn grouped(graph: &Graph, found: &Found, outer: &Shape) -> Option<(Op, Vec<usize
     }
     for layout in [Layout::ChannelsLast, Layout::ChannelsFirst] {
         let channel = layout.channel_axis(rank);
-        let (groups, channels) = (inner.get(channel)?.known()?, outer.get(channel)?.known()?);
+        let size = |shape: &Shape| shape.get(channel).and_then(Dim::known);
+        let (Some(groups), Some(channels)) = (size(inner), size(outer)) else { continue };
         if groups == 0 || channels % groups != 0 {
             continue;
         }
@@ -252,4 +253,243 @@ fn merged(graph: &Graph, found: &Found, outer: &Shape) -> Option<(Op, Vec<usize>
         }
     }
     Some((LayerNorm { axes, epsilon: found.epsilon }.into(), sizes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Net, batch, ops, the};
+    use super::*;
+    use crate::op::{Reduce, Squeeze};
+
+    /// How the variance is written.
+    #[derive(Clone, Copy, Debug)]
+    enum Form {
+        SquaredDifference,
+        Square,
+        Product,
+        MeanOfSquares,
+        Reshaped,
+    }
+
+    const FORMS: [Form; 5] =
+        [Form::SquaredDifference, Form::Square, Form::Product, Form::MeanOfSquares, Form::Reshaped];
+
+    fn moments(net: &mut Net, x: Value, axes: &[usize], form: Form) -> (Value, Value) {
+        let mean = net.reduce(ReduceKind::Mean, x, axes);
+        let squares = match form {
+            Form::SquaredDifference | Form::Reshaped => net.bin(Binary::SquaredDifference, x, mean),
+            Form::Square => {
+                let centred = net.sub(x, mean);
+                net.un(Unary::Square, centred)
+            }
+            Form::Product => {
+                let centred = net.sub(x, mean);
+                net.mul(centred, centred)
+            }
+            Form::MeanOfSquares => {
+                let squares = net.un(Unary::Square, x);
+                let squares = net.reduce(ReduceKind::Mean, squares, axes);
+                let square = net.mul(mean, mean);
+                return (mean, net.sub(squares, square));
+            }
+        };
+        if let Form::Reshaped = form {
+            let variance = net.op(Reduce { kind: ReduceKind::Mean, axes: axes.to_vec(), keep_dims: false }, &[squares]);
+            let shape = pattern::kept(net.graph.shape(x), axes);
+            let flat = net.op(Squeeze { axes: axes.to_vec() }, &[mean]);
+            return (net.reshape(flat, shape.clone()), net.reshape(variance, shape));
+        }
+        (mean, net.reduce(ReduceKind::Mean, squares, axes))
+    }
+
+    /// `tf.nn.batch_normalization`
+    fn normalize(
+        net: &mut Net,
+        x: Value,
+        axes: &[usize],
+        form: Form,
+        gamma: Option<Value>,
+        beta: Option<Value>,
+    ) -> Value {
+        let (mean, variance) = moments(net, x, axes, form);
+        let z = net.plus(0.1, variance);
+        let mut gain = net.un(Unary::Rsqrt, z);
+        if let Some(gamma) = gamma {
+            gain = net.mul(gain, gamma);
+        }
+        let scaled = net.mul(x, gain);
+        let shift = match beta {
+            Some(beta) => {
+                let moved = net.mul(mean, gain);
+                net.sub(beta, moved)
+            }
+            None => {
+                let negative = net.un(Unary::Neg, mean);
+                net.mul(negative, gain)
+            }
+        };
+        net.add(scaled, shift)
+    }
+
+    /// `(x - mean) / sqrt(var + eps) * gamma + beta`
+    fn by_hand(net: &mut Net, x: Value, axes: &[usize], gamma: Value, beta: Value) -> Value {
+        let (mean, variance) = moments(net, x, axes, Form::Square);
+        let z = net.plus(0.1, variance);
+        let half = net.num(0.5);
+        let root = net.bin(Binary::Pow, z, half);
+        let centred = net.sub(x, mean);
+        let y = net.div(centred, root);
+        let y = net.mul(gamma, y);
+        net.add(beta, y)
+    }
+
+    #[test]
+    fn every_form_with_and_without_parameters() {
+        for form in FORMS {
+            for (use_gamma, use_beta) in [(true, true), (false, true), (true, false), (false, false)] {
+                for (axes, op) in [(&[1, 2][..], "InstanceNorm"), (&[3], "LayerNorm")] {
+                    let mut net = Net::new();
+                    let x = net.x(&[3, 3, 3]);
+                    let gamma = use_gamma.then(|| net.weight("gamma", &[3]));
+                    let beta = use_beta.then(|| net.weight("beta", &[3]));
+                    let y = normalize(&mut net, x, axes, form, gamma, beta);
+                    let graph = net.check(&[y], run);
+                    assert_eq!(ops(&graph), [op], "{form:?} {use_gamma} {use_beta}");
+                    let inputs = graph.inputs_of(the(&graph, op));
+                    assert_eq!(inputs.get(1).copied().flatten(), gamma);
+                    assert_eq!(inputs.get(2).copied().flatten(), beta);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn axes_and_parameters_say_which() {
+        for (sizes, axes, parameter, op) in [
+            (&[3, 3][..], &[2][..], &[3][..], "LayerNorm { axes: [2]"),
+            (&[3, 3], &[1], &[3], "InstanceNorm { epsilon: 0.1, layout: ChannelsLast"),
+            (&[3, 3], &[2], &[3, 1], "InstanceNorm { epsilon: 0.1, layout: ChannelsFirst"),
+            (&[3, 3, 3], &[2, 3], &[3, 1, 1], "InstanceNorm { epsilon: 0.1, layout: ChannelsFirst"),
+            (&[3, 3, 3], &[2, 3], &[3, 3], "LayerNorm { axes: [2, 3]"),
+            (&[3, 3, 3], &[1], &[3, 1, 1], "LayerNorm { axes: [1]"),
+            (&[3, 3, 3], &[1, 2, 3], &[3, 3, 3], "LayerNorm { axes: [1, 2, 3]"),
+            (&[3, 3, 3], &[1, 2, 3], &[3], "GroupNorm { groups: 1, epsilon: 0.1, layout: ChannelsLast"),
+            (&[3, 3, 3], &[1, 2, 3], &[3, 1, 1], "GroupNorm { groups: 1, epsilon: 0.1, layout: ChannelsFirst"),
+            (&[3], &[1], &[3], "LayerNorm { axes: [1]"),
+        ] {
+            let mut net = Net::new();
+            let x = net.x(sizes);
+            let (gamma, beta) = (net.weight("gamma", parameter), net.weight("beta", parameter));
+            let y = by_hand(&mut net, x, axes, gamma, beta);
+            let graph = net.check(&[y], run);
+            let id = *graph.ids().iter().find(|id| format!("{:?}", graph.op(**id)).contains(op)).unwrap();
+            assert_eq!((ops(&graph).len(), graph.inputs_of(id).len()), (1, 3), "{op}");
+        }
+    }
+
+    #[test]
+    fn parameters_that_no_layer_has_stay_outside() {
+        let mut net = Net::new();
+        let x = net.x(&[3, 3, 3]);
+        let (gamma, beta) = (net.weight("gamma", &[3, 1]), net.weight("beta", &[3, 1]));
+        let y = normalize(&mut net, x, &[1, 2], Form::SquaredDifference, Some(gamma), Some(beta));
+        assert_eq!(net.ops(&[y], run), ["InstanceNorm", "Mul", "Add"]);
+    }
+
+    #[test]
+    fn groups() {
+        // Parameters inside, as tf_slim has them, and outside.
+        for inside in [true, false] {
+            let mut net = Net::new();
+            let x = net.x(&[3, 5, 6]);
+            let split = net.reshape(x, batch(&[3, 5, 3, 2]));
+            let (gamma, beta) = (net.weight("gamma", &[6]), net.weight("beta", &[6]));
+            let y = if inside {
+                let (gamma, beta) = (
+                    net.reshape(gamma, Shape::known(&[1, 1, 1, 3, 2])),
+                    net.reshape(beta, Shape::known(&[1, 1, 1, 3, 2])),
+                );
+                normalize(&mut net, split, &[1, 2, 4], Form::SquaredDifference, Some(gamma), Some(beta))
+            } else {
+                normalize(&mut net, split, &[1, 2, 4], Form::Square, None, None)
+            };
+            let y = net.reshape(y, batch(&[3, 5, 6]));
+            let y = if inside { y } else { net.mul(y, gamma) };
+            let graph = net.check(&[y], run);
+            let Op::GroupNorm(op) = graph.op(the(&graph, "GroupNorm")) else { panic!() };
+            assert_eq!((op.groups, op.layout), (3, Layout::ChannelsLast));
+        }
+        for merged in [true, false] {
+            let mut net = Net::new();
+            let x = net.x(&[6, 3, 5]);
+            let (inner, axes): (&[usize], &[usize]) =
+                if merged { (&[3, 30], &[2]) } else { (&[3, 2, 3, 5], &[2, 3, 4]) };
+            let split = net.reshape(x, batch(inner));
+            let y = normalize(&mut net, split, axes, Form::SquaredDifference, None, None);
+            let y = net.reshape(y, batch(&[6, 3, 5]));
+            let graph = net.check(&[y], run);
+            let Op::GroupNorm(op) = graph.op(the(&graph, "GroupNorm")) else { panic!() };
+            assert_eq!((op.groups, op.layout), (3, Layout::ChannelsFirst));
+        }
+    }
+
+    #[test]
+    fn the_detour_of_keras() {
+        // [N, T, C] -> [1, N * T, C, 1], normalised over all but axis 1.
+        let mut net = Net::new();
+        let x = net.x(&[4, 6]);
+        let joined = Dim::Symbol { factor: 4, name: "N".into() };
+        let split = net.reshape(x, Shape(vec![Dim::Known(1), joined, Dim::Known(6), Dim::Known(1)]));
+        let y = normalize(&mut net, split, &[0, 2, 3], Form::SquaredDifference, None, None);
+        let y = net.reshape(y, batch(&[4, 6]));
+        let graph = net.check(&[y], run);
+        let Op::LayerNorm(op) = graph.op(the(&graph, "LayerNorm")) else { panic!() };
+        assert_eq!(op.axes, [2]);
+    }
+
+    #[test]
+    fn near_misses_stay() {
+        let unfused = |net: Net, y: Value| {
+            let ops = net.ops(&[y], run);
+            assert!(!ops.iter().any(|op| op.ends_with("Norm")), "{ops:?}");
+        };
+        // Statistics over the batch.
+        let mut net = Net::new();
+        let x = net.x(&[3, 3, 3]);
+        let y = normalize(&mut net, x, &[0, 1, 2], Form::SquaredDifference, None, None);
+        unfused(net, y);
+        // Mean and variance over different axes, or of different values.
+        for other in [true, false] {
+            let mut net = Net::new();
+            let x = net.x(&[3, 3, 3]);
+            let (_, variance) = moments(&mut net, x, &[1, 2], Form::SquaredDifference);
+            let of = if other { net.times(2.0, x) } else { x };
+            let mean = net.reduce(ReduceKind::Mean, of, if other { &[1, 2] } else { &[3] });
+            let z = net.plus(0.1, variance);
+            let r = net.un(Unary::Rsqrt, z);
+            let centred = net.sub(x, mean);
+            let y = net.mul(centred, r);
+            unfused(net, y);
+        }
+        // The mean of squares without the mean.
+        let mut net = Net::new();
+        let x = net.x(&[5, 6]);
+        let squares = net.mul(x, x);
+        let mean = net.reduce(ReduceKind::Mean, squares, &[2]);
+        let z = net.plus(0.1, mean);
+        let r = net.un(Unary::Rsqrt, z);
+        let y = net.mul(x, r);
+        unfused(net, y);
+        // A mean whose axes did not stay, broadcast against others of the same size.
+        let mut net = Net::new();
+        let x = net.graph.input("x", crate::DType::Float32, Shape::known(&[3, 3])).unwrap();
+        let mean = net.op(Reduce { kind: ReduceKind::Mean, axes: vec![1], keep_dims: false }, &[x]);
+        let squares = net.bin(Binary::SquaredDifference, x, mean);
+        let variance = net.reduce(ReduceKind::Mean, squares, &[1]);
+        let z = net.plus(0.1, variance);
+        let r = net.un(Unary::Rsqrt, z);
+        let centred = net.sub(x, mean);
+        let y = net.mul(centred, r);
+        unfused(net, y);
+    }
 }

@@ -54,3 +54,37 @@ fn key(graph: &Graph, id: NodeId) -> Option<(String, Vec<Option<Value>>)> {
     }
     Some((text, inputs))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Net;
+    use super::*;
+    use crate::op::{Dropout, Unary};
+
+    #[test]
+    fn equal_expressions_of_a_scope() {
+        let mut net = Net::new();
+        let x = net.x(&[3]);
+        let make = |net: &mut Net| {
+            let two = net.times(2.0, x);
+            net.un(Unary::Exp, two)
+        };
+        let (a, b) = (make(&mut net), make(&mut net));
+        let y = net.add(a, b);
+        let swapped = net.add(b, a);
+        assert_eq!(net.ops(&[y, swapped], run), ["Mul", "Exp", "Add"]);
+    }
+
+    #[test]
+    fn near_misses_stay() {
+        let mut net = Net::new();
+        let x = net.x(&[3]);
+        let (v, w) = (net.weight("v", &[3]), net.weight("w", &[3]));
+        let (a, b) = (net.sub(x, v), net.sub(x, w));
+        let (c, d) = (net.op(Dropout { rate: 0.5 }, &[x]), net.op(Dropout { rate: 0.5 }, &[x]));
+        let e = net.sub(v, x);
+        net.scope = "block".to_owned();
+        let f = net.sub(x, v);
+        assert_eq!(net.ops(&[a, b, c, d, e, f], run), ["Sub", "Sub", "Dropout", "Dropout", "Sub", "Sub"]);
+    }
+}

@@ -3,12 +3,18 @@
 //! Passes match structure: what is computed from what, with the operands of commutative operators in either order and
 //! brackets anywhere. Names play no part in that; they only tell what a fused operator is called.
 
+pub mod absorb_bias;
 pub mod absorb_scale;
+pub mod drop_reshapes;
 pub mod fold_constants;
+pub mod fold_pad;
+pub mod fuse_activations;
 pub mod fuse_batch_norm;
+pub mod fuse_dense;
 pub mod fuse_l2_normalize;
 pub mod fuse_moments;
 pub mod fuse_softmax;
+pub mod lower_rank;
 pub mod merge_equal;
 mod pattern;
 pub mod remove_dropout;

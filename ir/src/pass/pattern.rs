@@ -13,6 +13,12 @@ pub fn near(a: f64, b: f64) -> bool {
     (a - b).abs() <= 2e-6 * a.abs().max(b.abs())
 }
 
+/// A number that was computed from float32 ones, as the person who wrote these meant it: `1 - 0.8` is 0.2.
+pub fn tidy(number: f64) -> f32 {
+    let digits: f64 = format!("{number:.5e}").parse().unwrap_or(number);
+    if near(digits, number) { digits as f32 } else { number as f32 }
+}
+
 /// The number of a constant without axes. A constant `[1]` is none: it may be the weight of a single channel.
 pub fn number(graph: &Graph, value: Value) -> Option<f64> {
     match graph.op(value.node) {

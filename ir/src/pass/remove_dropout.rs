@@ -10,7 +10,7 @@
 //! Where the scale does not make up for what is dropped, the network would compute something else at inference; such
 //! an expression is left, and its random operator is reported.
 
-use super::pattern::{binary, is_zero, near, number, operands, unary};
+use super::pattern::{binary, is_zero, near, number, operands, tidy, unary};
 use super::rewrite::{Scopes, backward, fuse};
 use super::terms::{Factor, expand};
 use crate::diagnostic::Result;
@@ -31,7 +31,7 @@ pub fn run(graph: &mut Graph) -> Result<usize> {
         if rate == 0.0 {
             graph.replace_uses(id.into(), x);
         } else {
-            fuse(graph, &scopes, id, Dropout { rate: rate as f32 }, &[Some(x)])?;
+            fuse(graph, &scopes, id, Dropout { rate: tidy(rate) }, &[Some(x)])?;
         }
         Ok(true)
     })?;
@@ -222,4 +222,147 @@ fn is_uniform(graph: &Graph, mut value: Value) -> bool {
         };
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Net, ops, the};
+    use super::*;
+    use crate::op::{Cast, Select};
+    use crate::shape::Shape;
+    use crate::tensor::DType;
+
+    /// Runs the pass, checks that the result is `x`, and returns the rate; `None` if nothing of dropout is left.
+    fn rate(mut net: Net, x: Value, y: Value) -> Option<f32> {
+        let y = net.un(Unary::Neg, y);
+        net.graph.output("y", y);
+        let mut graph = net.graph;
+        assert_eq!(run(&mut graph).unwrap(), 1);
+        // A division by a probability of 1 may be left.
+        super::super::remove_noops::run(&mut graph).unwrap();
+        graph.prune();
+        graph.refresh().unwrap();
+        let end = graph.input_of(the(&graph, "Neg"), 0).unwrap();
+        assert_eq!(graph.inputs.len(), 1);
+        match graph.op(end.node) {
+            Op::Dropout(op) => {
+                assert_eq!((graph.input_of(end.node, 0), ops(&graph).len()), (Some(x), 2));
+                Some(op.rate)
+            }
+            _ => {
+                assert_eq!(end, x);
+                None
+            }
+        }
+    }
+
+    fn keep_form(net: &mut Net, x: Value, keep: Value, swap: bool) -> Value {
+        let random = net.random_uniform(x);
+        let sum = if swap { net.add(keep, random) } else { net.add(random, keep) };
+        let mask = net.un(Unary::Floor, sum);
+        let scaled = net.div(x, keep);
+        if swap { net.mul(mask, scaled) } else { net.mul(scaled, mask) }
+    }
+
+    #[test]
+    fn by_floor() {
+        for swap in [true, false] {
+            let mut net = Net::new();
+            let x = net.x(&[4]);
+            let keep = net.num(0.8);
+            let y = keep_form(&mut net, x, keep, swap);
+            assert_eq!(rate(net, x, y), Some(0.2));
+        }
+        let mut net = Net::new();
+        let x = net.x(&[4]);
+        let keep = net.num(1.0);
+        let y = keep_form(&mut net, x, keep, false);
+        assert_eq!(rate(net, x, y), None);
+    }
+
+    #[test]
+    fn by_comparison() {
+        for (compare, limit, first) in [
+            (Binary::GreaterEqual, 0.4, true),
+            (Binary::Greater, 0.4, true),
+            (Binary::Less, 0.6, true),
+            (Binary::LessEqual, 0.4, false),
+        ] {
+            for select in [true, false] {
+                let mut net = Net::new();
+                let x = net.x(&[4]);
+                let random = net.random_uniform(x);
+                // What tf.random.uniform adds.
+                let random = net.times(1.0, random);
+                let random = net.plus(0.0, random);
+                let limit = net.num(limit);
+                let kept = if first { net.bin(compare, random, limit) } else { net.bin(compare, limit, random) };
+                let scaled = net.times(1.0 / 0.6, x);
+                let y = if select {
+                    let zero = net.num(0.0);
+                    net.op(Select {}, &[kept, scaled, zero])
+                } else {
+                    let mask = net.op(Cast { dtype: DType::Float32 }, &[kept]);
+                    net.mul(mask, scaled)
+                };
+                assert_eq!(rate(net, x, y), Some(0.4));
+            }
+        }
+    }
+
+    #[test]
+    fn a_rate_that_is_fed() {
+        let mut net = Net::new();
+        let x = net.x(&[4]);
+        let keep = net.graph.input("keep_prob", DType::Float32, Shape::scalar()).unwrap();
+        let y = keep_form(&mut net, x, keep, false);
+        assert_eq!(rate(net, x, y), Some(0.5));
+        let mut net = Net::new();
+        let x = net.x(&[4]);
+        let keep = net.graph.input("keep_prob", DType::Float32, Shape::scalar()).unwrap();
+        let one = net.num(1.0);
+        let dropped = net.sub(one, keep);
+        let kept = net.sub(one, dropped);
+        let scale = net.div(one, kept);
+        let scaled = net.mul(x, scale);
+        let random = net.random_uniform(x);
+        let mask = net.bin(Binary::GreaterEqual, random, dropped);
+        let mask = net.op(Cast { dtype: DType::Float32 }, &[mask]);
+        let y = net.mul(scaled, mask);
+        assert_eq!(rate(net, x, y), Some(0.5));
+    }
+
+    #[test]
+    fn the_input_may_be_a_product() {
+        let mut net = Net::new();
+        let input = net.x(&[4]);
+        let w = net.weight("w", &[4]);
+        let x = net.mul(input, w);
+        let keep = net.num(0.5);
+        let y = keep_form(&mut net, x, keep, true);
+        let y = net.un(Unary::Neg, y);
+        net.graph.output("y", y);
+        run(&mut net.graph).unwrap();
+        net.graph.prune();
+        assert_eq!(ops(&net.graph), ["Mul", "Dropout", "Neg"]);
+    }
+
+    #[test]
+    fn near_misses_stay() {
+        // Not scaled, scaled by something else, not uniform.
+        for (scale, name) in [(1.0, "RandomUniform"), (3.0, "RandomUniform"), (2.0, "RandomStandardNormal")] {
+            let mut net = Net::new();
+            let x = net.x(&[4]);
+            let random = net.random_uniform(x);
+            if let Op::Foreign(op) = net.graph.op_mut(random.node) {
+                op.op = name.to_owned();
+            }
+            let half = net.plus(0.5, random);
+            let mask = net.un(Unary::Floor, half);
+            let scaled = net.times(scale, x);
+            let y = net.mul(scaled, mask);
+            net.graph.output("y", y);
+            assert_eq!(run(&mut net.graph).unwrap(), 0);
+        }
+    }
 }

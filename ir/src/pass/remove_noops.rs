@@ -33,27 +33,36 @@ fn same_shape(a: &Shape, b: &Shape) -> bool {
     a == b && open <= 1 && (open == 0 || !a.contains(&Dim::Known(0)))
 }
 
-/// Reads through a reshape in front of a reshape, and a transpose in front of a transpose.
+/// Reads through reshapes in front of a reshape, transposes in front of a transpose, and the like.
 fn join(graph: &mut Graph, id: NodeId) -> Result<()> {
-    let Some(input) = graph.input_of(id, 0) else { return Ok(()) };
-    let Some(source) = graph.input_of(input.node, 0) else { return Ok(()) };
-    match (graph.op(id).clone(), graph.op(input.node).clone()) {
-        (Op::Reshape(_), before) if is_regrouping(&before) => {
-            // The inferred shape, whose symbols need no derivation from the value between.
-            let shape = graph.shape(id.into()).clone();
-            if shape.iter().filter(|dim| **dim == Dim::Unknown).count() <= 1 {
+    if let Op::Pack(pack) = graph.op(id)
+        && let [Some(input)] = graph.inputs_of(id).as_slice()
+    {
+        let op = Unsqueeze { axes: vec![pack.axis] };
+        graph.replace_op(id, op, &[Some(*input)])?;
+    }
+    while let Some(input) = graph.input_of(id, 0)
+        && let Some(source) = graph.input_of(input.node, 0)
+    {
+        match (graph.op(id), graph.op(input.node)) {
+            (Op::Reshape(_), before) if is_regrouping(before) => {
+                // The inferred shape, whose symbols need no derivation from the value between.
+                let shape = graph.shape(id.into()).clone();
+                if shape.iter().filter(|dim| **dim == Dim::Unknown).count() > 1 {
+                    break;
+                }
                 graph.replace_op(id, Reshape { shape }, &[Some(source)])?;
             }
+            (Op::Transpose(after), Op::Transpose(before)) => {
+                let perm = after.perm.iter().filter_map(|&axis| before.perm.get(axis).copied()).collect();
+                graph.replace_op(id, Transpose { perm }, &[Some(source)])?;
+            }
+            (Op::Unary(Unary::Neg), Op::Unary(Unary::Neg)) => {
+                graph.replace_uses(id.into(), source);
+                break;
+            }
+            _ => break,
         }
-        (Op::Transpose(after), Op::Transpose(before)) => {
-            let perm = after.perm.iter().filter_map(|&axis| before.perm.get(axis).copied()).collect();
-            graph.replace_op(id, Transpose { perm }, &[Some(source)])?;
-        }
-        (Op::Unary(Unary::Neg), Op::Unary(Unary::Neg)) => graph.replace_uses(id.into(), source),
-        (Op::Pack(pack), _) if graph.inputs_of(id).len() == 1 => {
-            graph.replace_op(id, Unsqueeze { axes: vec![pack.axis] }, &[Some(input)])?;
-        }
-        _ => {}
     }
     Ok(())
 }
@@ -138,4 +147,118 @@ fn parts_of(graph: &Graph, id: NodeId) -> Option<Value> {
     let Op::Split(split) = graph.op(node) else { return None };
     let all = (0..split.sizes.len()).map(|output| Value { node, output });
     (split.axis == *axis && parts.iter().copied().eq(all)).then(|| graph.input_of(node, 0)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Net, batch, ops, the};
+    use super::*;
+    use crate::op::{
+        Cast, Clip, DepthToSpace, Dropout, Expand, Pack, Pad, PadMode, Pool, PoolKind, Slice, Split, Squeeze, Tile,
+    };
+    use crate::tensor::DType;
+    use crate::{Layout, Tensor};
+
+    #[test]
+    fn operators_that_do_nothing() {
+        let mut net = Net::new();
+        let x = net.x(&[4, 4, 3]);
+        let pool = Pool {
+            kind: PoolKind::Max,
+            kernel: vec![1, 1],
+            strides: vec![1, 1],
+            pads: Pads::none(2),
+            dilations: vec![1, 1],
+            ceil_mode: false,
+            count_include_pad: false,
+            layout: Layout::ChannelsLast,
+        };
+        let part = Slice { begins: vec![0, 0, -4, 0], ends: vec![Slice::OPEN, 4, 9, Slice::OPEN], steps: vec![1; 4] };
+        let nothing: Vec<Op> = vec![
+            Reshape { shape: batch(&[4, 4, 3]) }.into(),
+            Reshape { shape: Shape(vec![Dim::Unknown, 4.into(), 4.into(), 3.into()]) }.into(),
+            Squeeze { axes: Vec::new() }.into(),
+            Transpose { perm: vec![0, 1, 2, 3] }.into(),
+            Cast { dtype: DType::Float32 }.into(),
+            Concat { axis: 1 }.into(),
+            Split { axis: 3, sizes: vec![3] }.into(),
+            Pad { pads: Pads::none(4), mode: PadMode::Reflect, value: 1.0 }.into(),
+            Tile { repeats: Shape::known(&[1; 4]) }.into(),
+            Expand { shape: Shape::known(&[3]) }.into(),
+            Reduce { kind: ReduceKind::Mean, axes: Vec::new(), keep_dims: false }.into(),
+            part.into(),
+            pool.into(),
+            DepthToSpace { block: 1, channel_major: false, layout: Layout::ChannelsLast }.into(),
+            Clip { min: None, max: None }.into(),
+            Dropout { rate: 0.0 }.into(),
+        ];
+        let mut y = x;
+        for op in nothing {
+            y = net.op(op, &[y]);
+        }
+        let (zero, one) = (net.num(0.0), net.num(1.0));
+        y = net.add(y, zero);
+        y = net.add(zero, y);
+        y = net.sub(y, zero);
+        y = net.mul(one, y);
+        y = net.div(y, one);
+        y = net.un(Unary::Neg, y);
+        y = net.un(Unary::Neg, y);
+        let last = net.un(Unary::Relu, y);
+        let graph = net.check(&[last], run);
+        assert_eq!(graph.input_of(the(&graph, "Relu"), 0), Some(x), "{:?}", ops(&graph));
+    }
+
+    #[test]
+    fn reshapes_and_transposes_in_a_row() {
+        let mut net = Net::new();
+        let x = net.x(&[4, 3]);
+        let y = net.reshape(x, batch(&[12]));
+        let y = net.op(Unsqueeze { axes: vec![1, 2] }, &[y]);
+        let y = net.reshape(y, batch(&[2, 6]));
+        assert_eq!(net.ops(&[y], run), ["Reshape"]);
+        let mut net = Net::new();
+        let x = net.x(&[4, 3]);
+        let y = net.op(Unsqueeze { axes: vec![1] }, &[x]);
+        let y = net.op(Squeeze { axes: vec![1] }, &[y]);
+        let y = net.op(Transpose { perm: vec![1, 2, 0] }, &[y]);
+        let z = net.op(Transpose { perm: vec![1, 2, 0] }, &[y]);
+        let y = net.op(Transpose { perm: vec![2, 0, 1] }, &[y]);
+        let y = net.un(Unary::Relu, y);
+        let graph = net.check(&[y, z], run);
+        assert_eq!(ops(&graph), ["Transpose", "Relu"]);
+        assert!(matches!(graph.op(the(&graph, "Transpose")), Op::Transpose(op) if op.perm == [2, 0, 1]));
+    }
+
+    #[test]
+    fn parts_that_are_joined_again() {
+        let mut net = Net::new();
+        let x = net.x(&[4]);
+        let parts = net.op(Split { axis: 1, sizes: vec![1, 3] }, &[x]);
+        let other = Value { output: 1, ..parts };
+        let y = net.op(Concat { axis: 1 }, &[parts, other]);
+        let z = net.op(Concat { axis: 1 }, &[other, parts]);
+        let packed = net.op(Pack { axis: 1 }, &[x]);
+        let mut ops = net.ops(&[y, z, packed], run);
+        ops.sort();
+        assert_eq!(ops, ["Concat", "Split", "Unsqueeze"]);
+    }
+
+    #[test]
+    fn near_misses_stay() {
+        // A bias that happens to be zero, and a zero that gives the result its shape.
+        let mut net = Net::new();
+        let x = net.x(&[3]);
+        let bias = net.graph.constant("bias", Tensor::from_f32(&[3], &[0.0; 3]));
+        let y = net.add(x, bias);
+        let rows = net.graph.constant("rows", Tensor::from_f32(&[2, 1, 1], &[0.0; 2]));
+        let z = net.add(x, rows);
+        assert_eq!(net.ops(&[y, z], run), ["Add", "Add"]);
+        // Half of an axis.
+        let mut net = Net::new();
+        let x = net.x(&[4]);
+        let y = net.op(Slice { begins: vec![0, 1], ends: vec![Slice::OPEN; 2], steps: vec![1; 2] }, &[x]);
+        let back = net.op(Slice { begins: vec![0, -1], ends: vec![Slice::OPEN; 2], steps: vec![1, -1] }, &[x]);
+        assert_eq!(net.ops(&[y, back], run), ["Slice", "Slice"]);
+    }
 }

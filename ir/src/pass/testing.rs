@@ -1,7 +1,5 @@
 //! Helpers of the passes' tests: small graphs, and the proof that a pass keeps what they compute.
 
-use std::collections::HashMap;
-
 use crate::diagnostic::Result;
 use crate::eval::{self, Array};
 use crate::graph::{Graph, NodeId, Value};
@@ -166,27 +164,13 @@ fn random(seed: &mut u64, sizes: &[usize]) -> Vec<f64> {
 
 /// The outputs on pseudo-random inputs, which are the same for every graph with these inputs.
 fn evaluate(graph: &Graph, batch: usize) -> Vec<Array> {
-    let mut values: HashMap<Value, Array> = HashMap::new();
-    for id in graph.order().unwrap() {
-        if let Op::Input(input) = graph.op(id) {
-            let sizes: Vec<usize> = input.shape.iter().map(|dim| dim.known().unwrap_or(batch)).collect();
-            let elements = random(&mut 7, &sizes);
-            values.insert(id.into(), Array::from_f64(input.dtype, &sizes, elements).unwrap());
-            continue;
-        }
-        let inputs = graph.inputs_of(id);
-        let arrays: Vec<Option<&Array>> = inputs.iter().map(|v| v.map(|v| &values[&v])).collect();
-        let infos: Vec<_> = inputs.iter().map(|v| v.map(|v| graph.info(v))).collect();
-        let outputs = match graph.op(id) {
-            // Random numbers: any will do, since dropout is compared with what it drops from.
-            Op::Foreign(_) => vec![arrays[0].unwrap().clone()],
-            op => eval::apply_with(op, &arrays, &infos).unwrap_or_else(|e| panic!("{}: {e}", graph.node(id).name)),
-        };
-        for (output, array) in outputs.into_iter().enumerate() {
-            values.insert(Value { node: id, output }, array);
-        }
-    }
-    graph.outputs.iter().map(|port| values[&port.value].clone()).collect()
+    let input = |port: &crate::Port| {
+        let info = graph.info(port.value);
+        let sizes: Vec<usize> = info.shape.iter().map(|dim| dim.known().unwrap_or(batch)).collect();
+        Array::from_f64(info.dtype, &sizes, random(&mut 7, &sizes)).unwrap()
+    };
+    let inputs: Vec<Array> = graph.inputs.iter().map(input).collect();
+    eval::evaluate(graph, &inputs).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn assert_same(before: &[Array], after: &[Array]) {

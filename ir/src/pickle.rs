@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::tensor::{FileBytes, Storage};
 
 /// Number of an object.
-pub(super) type Id = usize;
+pub type Id = usize;
 
 /// A file with a hundred thousand tensors has a tenth of this many.
 const MAX_OBJECTS: usize = 1 << 22;
@@ -21,12 +21,21 @@ const MAX_LINE: usize = 1 << 10;
 
 /// Bytes in the file, or decoded from an escaped string.
 #[derive(Clone, Debug)]
-pub(super) enum Span {
-    File { start: u64, len: u64 },
+pub enum Span {
+    /// `len` bytes of the file from `start` on.
+    File {
+        /// First byte.
+        start: u64,
+        /// Number of bytes.
+        len: u64,
+    },
+    /// Decoded bytes.
     Memory(Arc<Vec<u8>>),
 }
 
 impl Span {
+    /// Number of bytes.
+    #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> u64 {
         match self {
             Span::File { len, .. } => *len,
@@ -34,6 +43,10 @@ impl Span {
         }
     }
 
+    /// The bytes as a storage.
+    ///
+    /// # Errors
+    /// When the file is shorter.
     pub fn storage(&self, file: &Arc<FileBytes>) -> io::Result<Arc<dyn Storage>> {
         match self {
             Span::File { start, len } => file.range(*start, *len),
@@ -44,36 +57,52 @@ impl Span {
 
 /// What a pickle is made of.
 #[derive(Clone, Debug)]
-pub(super) enum Object {
+pub enum Object {
+    /// `None`
     None,
+    /// A truth value.
     Bool(bool),
+    /// An integer of at most 64 bits.
     Int(i64),
+    /// A number.
     Float(f64),
     /// UTF-8.
     Text(Span),
     /// Bytes, or a string of Python 2.
     Bytes(Span),
+    /// A tuple.
     Tuple(Vec<Id>),
+    /// A list.
     List(Vec<Id>),
+    /// A dictionary, in the order of the file; a key may occur twice.
     Dict(Vec<(Id, Id)>),
     /// `module.name`
     Global(String),
     /// The result of `callable(*args)`, with what BUILD and SETITEM gave it afterwards.
     Call {
+        /// What was called.
         callable: Id,
+        /// The tuple of its arguments.
         args: Id,
+        /// Given by BUILD.
         state: Option<Id>,
+        /// Given by SETITEM and SETITEMS.
         items: Vec<(Id, Id)>,
     },
+    /// What the persistent id of this object stands for, such as a storage of PyTorch.
+    Persistent(Id),
 }
 
 /// The objects of a pickle.
-pub(super) struct Pickle {
+pub struct Pickle {
+    /// All of them; an [`Id`] is an index.
     pub objects: Vec<Object>,
+    /// What the pickle is of.
     pub root: Id,
 }
 
 impl Pickle {
+    /// An object.
     pub fn get(&self, id: Id) -> &Object {
         self.objects.get(id).unwrap_or(&Object::None)
     }
@@ -83,7 +112,7 @@ impl Pickle {
 ///
 /// # Errors
 /// One sentence with the position: an opcode that is not known or does not fit, a global that is not allowed.
-pub(super) fn parse(file: &Arc<FileBytes>, start: u64, allowed: fn(&str) -> bool) -> Result<Pickle, String> {
+pub fn parse(file: &Arc<FileBytes>, start: u64, allowed: fn(&str) -> bool) -> Result<Pickle, String> {
     let input = Input { file: file.clone(), position: start, buffer: Vec::new(), buffer_start: start };
     let mut machine = Machine {
         input,
@@ -225,6 +254,11 @@ impl Machine {
                 }
             }
 
+            b'Q' => {
+                let id = self.pop()?;
+                self.push(Object::Persistent(id))
+            }
+
             b'q' => self.input.byte().and_then(|at| self.put(at.into())),
             b'r' => self.input.array().and_then(|at| self.put(u32::from_le_bytes(at).into())),
             b'p' => self.memo_line().and_then(|at| self.put(at)),
@@ -360,12 +394,18 @@ fn underflow() -> String {
 }
 
 /// The characters of a span that must be UTF-8 and not longer than `limit` bytes.
-pub(super) fn text(file: &Arc<FileBytes>, span: &Span, limit: usize) -> Result<String, String> {
+///
+/// # Errors
+/// One sentence: the span is longer, no UTF-8, or can't be read.
+pub fn text(file: &Arc<FileBytes>, span: &Span, limit: usize) -> Result<String, String> {
     String::from_utf8(bytes(file, span, limit)?).map_err(|_| "a string is not UTF-8".to_owned())
 }
 
 /// The bytes of a span, at most `limit`.
-pub(super) fn bytes(file: &Arc<FileBytes>, span: &Span, limit: usize) -> Result<Vec<u8>, String> {
+///
+/// # Errors
+/// One sentence: the span is longer or can't be read.
+pub fn bytes(file: &Arc<FileBytes>, span: &Span, limit: usize) -> Result<Vec<u8>, String> {
     match span {
         Span::Memory(bytes) if bytes.len() <= limit => Ok(bytes.to_vec()),
         Span::File { start, len } if *len <= limit as u64 => {

@@ -1,0 +1,269 @@
+//! Structure where scopes say nothing: layers with their norm and activation, blocks between cut vertices, stages.
+//!
+//! A region with many loose children is cut where all dataflow passes through one value: what lies between two
+//! neighbouring cuts is a block (a residual or inception block is exactly that), and neighbouring blocks of one output
+//! shape are a stage. Equal blocks become one class later, as equal scopes do.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use modelport_ir::{Graph, NodeId, Op, Value};
+
+use super::leaf::Leaf;
+use super::region::{Child, Region, Tree};
+
+/// Fewest equal chains of layers that are worth a class.
+const CHAINS: usize = 3;
+/// Most loose children of a region that is left as it is.
+const LOOSE: usize = 14;
+
+/// Groups the loose children of all regions.
+pub fn find(tree: &mut Tree, graph: &Graph, leaves: &[Leaf]) {
+    for region in 0..tree.regions.len() {
+        chains(tree, graph, leaves, region);
+        if tree.regions[region].children.len() > LOOSE {
+            blocks(tree, graph, leaves, region);
+            stages(tree, graph, leaves, region);
+        }
+    }
+}
+
+fn is_activation(op: &Op) -> bool {
+    matches!(op, Op::Unary(_) | Op::LeakyRelu(_) | Op::Elu(_) | Op::PRelu(_) | Op::Gelu(_) | Op::Clip(_))
+}
+
+/// Convolution or dense layer, norm, activation: one chain, where each is read by the next alone.
+fn chains(tree: &mut Tree, graph: &Graph, leaves: &[Leaf], region: usize) {
+    let loose: HashMap<NodeId, usize> = tree.regions[region]
+        .children
+        .iter()
+        .filter_map(|child| match child {
+            Child::Leaf(leaf) => Some((leaves[*leaf].node, *leaf)),
+            Child::Region(_) => None,
+        })
+        .collect();
+    let next = |leaf: usize| -> Option<usize> {
+        let value = Value::from(leaves[leaf].node);
+        let consumers = graph.consumers(value);
+        match (consumers.as_slice(), graph.uses(value)) {
+            ([(reader, 0)], 1) => loose.get(reader).copied(),
+            _ => None,
+        }
+    };
+    let mut found: BTreeMap<String, Vec<Vec<usize>>> = BTreeMap::new();
+    let mut numbers: Vec<usize> = loose.values().copied().collect();
+    numbers.sort_unstable();
+    for first in numbers {
+        if !matches!(graph.op(leaves[first].node), Op::Conv(_) | Op::ConvTranspose(_) | Op::Dense(_)) {
+            continue;
+        }
+        let mut chain = vec![first];
+        let mut at = first;
+        if let Some(norm) = next(at).filter(|&leaf| matches!(graph.op(leaves[leaf].node), Op::BatchNorm(_))) {
+            chain.push(norm);
+            at = norm;
+        }
+        if let Some(activation) = next(at).filter(|&leaf| is_activation(graph.op(leaves[leaf].node))) {
+            chain.push(activation);
+        }
+        if chain.len() > 1 {
+            let roles: Vec<&str> = chain.iter().map(|&leaf| leaves[leaf].role.as_str()).collect();
+            found.entry(roles.join(" ")).or_default().push(chain);
+        }
+    }
+    for group in found.into_values().filter(|group| group.len() >= CHAINS) {
+        for chain in group {
+            let name = tree.leaf_names.get(&chain[0]).cloned().unwrap_or_default();
+            wrap(tree, region, &chain.into_iter().map(Child::Leaf).collect::<Vec<_>>(), &name);
+        }
+    }
+}
+
+/// Puts children of a region into a region of their own, in the place of the first.
+fn wrap(tree: &mut Tree, region: usize, group: &[Child], name: &str) {
+    let new = tree.regions.len();
+    tree.regions.push(Region { name: name.to_owned(), inner: String::new(), children: group.to_vec() });
+    let inside: HashSet<Child> = group.iter().copied().collect();
+    let children = &mut tree.regions[region].children;
+    let place = children.iter().position(|child| inside.contains(child)).unwrap_or(0);
+    children.retain(|child| !inside.contains(child));
+    children.insert(place, Child::Region(new));
+}
+
+/// Children in an order in which each follows what it reads, and after each whether it is a cut: the only one of
+/// those so far that later ones read.
+fn cuts(tree: &Tree, graph: &Graph, leaves: &[Leaf], region: usize) -> Vec<(Child, bool)> {
+    let children = &tree.regions[region].children;
+    let edges = tree.edges(leaves, children);
+    let mut missing = vec![0usize; children.len()];
+    let mut readers = vec![Vec::new(); children.len()];
+    for &(from, to) in &edges {
+        missing[to] += 1;
+        readers[from].push(to);
+    }
+    let mut ready: std::collections::BTreeSet<usize> = (0..children.len()).filter(|&i| missing[i] == 0).collect();
+    let mut order = Vec::with_capacity(children.len());
+    while let Some(i) = ready.pop_first() {
+        order.push(i);
+        for &to in &readers[i] {
+            missing[to] -= 1;
+            if missing[to] == 0 {
+                ready.insert(to);
+            }
+        }
+    }
+    let mut place = vec![0; children.len()];
+    for (at, &i) in order.iter().enumerate() {
+        place[i] = at;
+    }
+    // What comes from outside must have been read for the last time before a cut.
+    let mut made: HashSet<NodeId> = HashSet::new();
+    let mut below = Vec::new();
+    children.iter().for_each(|&child| tree.leaves_of(child, &mut below));
+    made.extend(below.iter().map(|&leaf| leaves[leaf].node));
+    let mut last_outside = 0;
+    for (at, &i) in order.iter().enumerate() {
+        let mut below = Vec::new();
+        tree.leaves_of(children[i], &mut below);
+        let outside = |value: &Value| !made.contains(&value.node) && graph.tensor(*value).is_none();
+        if below.iter().any(|&leaf| leaves[leaf].operands.iter().any(outside)) {
+            last_outside = at;
+        }
+    }
+    order
+        .iter()
+        .enumerate()
+        .map(|(at, &i)| {
+            let crossing = edges.iter().filter(|&&(from, to)| place[from] <= at && place[to] > at);
+            let alone = crossing.map(|&(from, _)| from).all(|from| from == i);
+            let values = outputs(tree, graph, leaves, children[i]);
+            (children[i], alone && at >= last_outside && values <= 1)
+        })
+        .collect()
+}
+
+/// How many values leave a child.
+fn outputs(tree: &Tree, graph: &Graph, leaves: &[Leaf], child: Child) -> usize {
+    let mut below = Vec::new();
+    tree.leaves_of(child, &mut below);
+    let inside: HashSet<NodeId> = below.iter().map(|&leaf| leaves[leaf].node).collect();
+    let mut count = 0;
+    for &node in &inside {
+        for output in 0..graph.node(node).outputs.len() {
+            let value = Value { node, output };
+            if graph.consumers(value).iter().any(|(reader, _)| !inside.contains(reader)) {
+                count += 1;
+            }
+        }
+    }
+    count
+}
+
+/// What lies between two cuts becomes a block, with the activation that follows it.
+fn blocks(tree: &mut Tree, graph: &Graph, leaves: &[Leaf], region: usize) {
+    let cuts = cuts(tree, graph, leaves, region);
+    let mut segments: Vec<Vec<Child>> = vec![Vec::new()];
+    for (child, cut) in cuts {
+        let activation = match child {
+            Child::Leaf(leaf) => is_activation(graph.op(leaves[leaf].node)),
+            Child::Region(_) => false,
+        };
+        // An activation alone between two cuts ends the block before it.
+        let open = segments.last().is_some_and(Vec::is_empty);
+        let count = segments.len();
+        if activation && cut && open && count > 1 && segments[count - 2].len() > 1 {
+            segments[count - 2].push(child);
+            continue;
+        }
+        if let Some(last) = segments.last_mut() {
+            last.push(child);
+        }
+        if cut {
+            segments.push(Vec::new());
+        }
+    }
+    let worth = |segment: &Vec<Child>| {
+        let mut below = Vec::new();
+        segment.iter().for_each(|&child| tree.leaves_of(child, &mut below));
+        segment.len() > 1 && below.iter().filter(|&&leaf| !leaves[leaf].members.is_empty()).count() > 1
+    };
+    let segments: Vec<Vec<Child>> = segments.into_iter().filter(worth).collect();
+    if segments.len() < 2 {
+        return;
+    }
+    for (number, segment) in segments.into_iter().enumerate() {
+        wrap(tree, region, &segment, &format!("block{}", number + 1));
+    }
+}
+
+/// Neighbouring blocks of one output shape become a stage.
+fn stages(tree: &mut Tree, graph: &Graph, leaves: &[Leaf], region: usize) {
+    let cuts = cuts(tree, graph, leaves, region);
+    let mut stages: Vec<(String, Vec<Child>)> = Vec::new();
+    let mut previous_cut = true;
+    for (child, cut) in cuts {
+        let block = matches!(child, Child::Region(inner) if tree.regions[inner].inner.is_empty() && tree.regions[inner].name.starts_with("block"));
+        let mut below = Vec::new();
+        tree.leaves_of(child, &mut below);
+        let shape = below.iter().map(|&leaf| leaves[leaf].node).find(|&node| {
+            let value = Value::from(node);
+            graph.consumers(value).iter().any(|(reader, _)| !below.iter().any(|&leaf| leaves[leaf].node == *reader))
+        });
+        let shape = shape.map(|node| graph.shape(node.into()).to_string()).unwrap_or_default();
+        if !(block && cut && previous_cut) {
+            stages.push((String::new(), Vec::new()));
+        } else if let Some(last) = stages.last_mut().filter(|last| last.0 == shape) {
+            last.1.push(child);
+        } else {
+            stages.push((shape, vec![child]));
+        }
+        previous_cut = cut;
+    }
+    let stages: Vec<Vec<Child>> = stages.into_iter().map(|stage| stage.1).filter(|stage| stage.len() > 1).collect();
+    for (number, stage) in stages.into_iter().enumerate() {
+        wrap(tree, region, &stage, &format!("stage{}", number + 1));
+    }
+}
+
+/// The textbook's name of a structure, where it is one: ResNet's, DenseNet's, SqueezeNet's, MobileNet's, Inception's
+/// blocks, by the operators in it and how it ends.
+pub fn textbook_name(graph: &Graph, nodes: &[NodeId]) -> Option<&'static str> {
+    let inside: HashSet<NodeId> = nodes.iter().copied().collect();
+    // Kernels of convolutions in order, and whether each is depthwise.
+    let mut convs = Vec::new();
+    for &node in nodes {
+        if let (Op::Conv(conv), Some(kernel)) = (graph.op(node), graph.input_of(node, 1)) {
+            let shape = graph.shape(kernel);
+            let sizes: Option<Vec<usize>> =
+                shape.iter().take(shape.rank().saturating_sub(2)).map(modelport_ir::Dim::known).collect();
+            convs.push((sizes?.into_iter().max()?, conv.groups > 1 && shape[shape.rank() - 2].known() == Some(1)));
+        }
+    }
+    let ends: Vec<NodeId> = nodes
+        .iter()
+        .copied()
+        .filter(|&node| graph.consumers(node.into()).iter().all(|(reader, _)| !inside.contains(reader)))
+        .collect();
+    let &[mut end] = ends.as_slice() else { return None };
+    while is_activation(graph.op(end)) {
+        end = graph.input_of(end, 0)?.node;
+    }
+    let sources = graph.inputs_of(end).into_iter().flatten();
+    let reads_outside = sources.clone().any(|value| !inside.contains(&value.node));
+    let large = convs.iter().filter(|(kernel, _)| *kernel > 1).count();
+    let depthwise = convs.iter().any(|(_, depthwise)| *depthwise);
+    match graph.op(end) {
+        Op::Binary(modelport_ir::op::Binary::Add) => Some(match (convs.len(), large) {
+            _ if depthwise => "InvertedResidual",
+            (3 | 4, 1) => "Bottleneck",
+            (2 | 3, 2) => "BasicBlock",
+            _ => "ResidualBlock",
+        }),
+        Op::Concat(_) if reads_outside && convs.len() <= 2 => Some("DenseLayer"),
+        Op::Concat(_) if convs.len() == 3 && sources.count() == 2 => Some("Fire"),
+        Op::Concat(_) => Some("Inception"),
+        Op::Binary(modelport_ir::op::Binary::Mul) if reads_outside => Some("SqueezeExcite"),
+        _ if depthwise && convs.len() == 3 => Some("InvertedResidual"),
+        _ if depthwise && convs.len() == 2 => Some("SeparableConv"),
+        _ => None,
+    }
+}

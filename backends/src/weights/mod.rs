@@ -1,0 +1,145 @@
+//! Files of weights: PyTorch's archives, safetensors and NumPy dictionaries.
+//!
+//! Writing streams: every tensor passes through once, in the order of the file, so that memory does not grow with the
+//! network. Reading gives views. Equal weights give equal bytes.
+
+mod archive;
+mod npy;
+mod safetensors;
+mod torch;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use modelport_ir::atomic::AtomicFile;
+use modelport_ir::{Problem, Result, Tensor};
+
+use crate::plan::Param;
+
+/// Formats of weights, told by their extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A state dict in PyTorch's zip archive, `.pth` or `.pt`.
+    Torch,
+    /// `.safetensors`; has no notion of tied weights, they are written as often as they occur.
+    Safetensors,
+    /// A dictionary of layers of arrays in NumPy's pickle, `.npy`.
+    Npy,
+}
+
+impl Format {
+    /// Extensions, without the dot.
+    pub const EXTENSIONS: [&str; 4] = ["pth", "pt", "safetensors", "npy"];
+
+    /// The format of this extension (without the dot).
+    pub fn from_extension(extension: &str) -> Option<Format> {
+        match extension.to_ascii_lowercase().as_str() {
+            "pth" | "pt" => Some(Format::Torch),
+            "safetensors" => Some(Format::Safetensors),
+            "npy" => Some(Format::Npy),
+            _ => None,
+        }
+    }
+
+    /// The format of a file of this name.
+    ///
+    /// # Errors
+    /// When the extension is none of [`Format::EXTENSIONS`].
+    pub fn of(path: &Path) -> Result<Format> {
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        Format::from_extension(&extension).ok_or_else(|| {
+            let known = Format::EXTENSIONS.map(|extension| format!(".{extension}")).join(", ");
+            let message = match extension.as_ref() {
+                "" => "has no extension that tells the format of weights".to_owned(),
+                other => format!("weights can't be .{other}"),
+            };
+            Problem::new(message).file(path).hint(format!("expected one of {known}")).into()
+        })
+    }
+}
+
+/// How to write weights.
+#[derive(Default)]
+pub struct Options<'a> {
+    /// For [`Format::Torch`]: makes the file that of the whole network, which `torch.load(path, weights_only=False)`
+    /// gets by calling `_restore(state_dict)` of the module with this name.
+    pub module: Option<&'a str>,
+    /// Is told of every chunk of bytes that was written.
+    pub progress: Option<&'a mut dyn FnMut(u64)>,
+}
+
+/// Writes weights to a file that appears when it is complete, in the format of its extension.
+///
+/// # Errors
+/// When the extension is unknown, a tensor can't be read, or the file can't be written.
+pub fn write(path: &Path, params: &[Param]) -> Result<()> {
+    let format = Format::of(path)?;
+    let mut file = AtomicFile::create(path)?;
+    write_to(&mut file, format, params, Options::default())?;
+    file.commit()
+}
+
+/// Writes weights to a file that the caller commits.
+///
+/// # Errors
+/// When a tensor can't be read, the file can't be written, or the format has no whole networks.
+pub fn write_to(file: &mut AtomicFile, format: Format, params: &[Param], options: Options) -> Result<()> {
+    let path = file.path().to_owned();
+    if options.module.is_some() && format != Format::Torch {
+        return Err(Problem::new("only .pth and .pt files hold a whole network").file(path).into());
+    }
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let mut out = Counted { inner: file, progress: options.progress };
+    let written = match format {
+        Format::Torch => torch::write(&mut out, &stem, params, options.module).and_then(|patches| {
+            let file = file.as_file_mut()?;
+            patches.into_iter().try_for_each(|patch| {
+                file.seek(SeekFrom::Start(patch.offset))?;
+                file.write_all(&patch.bytes)
+            })
+        }),
+        Format::Safetensors => safetensors::write(&mut out, params),
+        Format::Npy => npy::write(&mut out, params),
+    };
+    written.map_err(|error| Problem::new(format!("can't be written: {error}")).file(path).into())
+}
+
+/// The weights of a file that modelport wrote, or of another of these formats that is as plain: keys and views, in the
+/// order of the file. A tensor that the file has once and names twice is one tensor ([`Tensor::is_same`]).
+///
+/// # Errors
+/// When the file is none of these formats, is damaged, or holds something else than tensors; every entry that is no
+/// tensor is named.
+pub fn read(path: &Path) -> Result<Vec<Param>> {
+    let named = match Format::of(path)? {
+        Format::Torch => torch::read(path)?,
+        Format::Safetensors => safetensors::read(path)?,
+        Format::Npy => npy::read(path)?,
+    };
+    Ok(named.into_iter().map(|(key, tensor)| Param { key, tensor, source: String::new() }).collect())
+}
+
+/// A key and its tensor.
+type Named = (String, Tensor);
+
+struct Counted<'a, 'b> {
+    inner: &'a mut AtomicFile,
+    progress: Option<&'b mut dyn FnMut(u64)>,
+}
+
+impl Write for Counted<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        if let Some(progress) = &mut self.progress {
+            progress(written as u64);
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

@@ -1,0 +1,75 @@
+"""Net, converted from test.
+
+Input    x    float32 [N, 3, 32, 32]  source: input
+Output   out  float32 [N, 64]         source: out
+
+    model = load("net.pth")  # in eval mode
+    y = model(images)
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvBNReLU(nn.Module):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=0.001, momentum=0.0003)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)))
+
+
+class Bottleneck(nn.Module):
+    def __init__(self, in_channels):
+        super().__init__()
+        self.conv1 = ConvBNReLU(in_channels, 2 * in_channels, 1, stride=2)
+        self.conv2 = ConvBNReLU(in_channels, in_channels, 1)
+        self.conv3 = ConvBNReLU(in_channels, in_channels, 3, stride=2)
+        self.conv4 = ConvBNReLU(in_channels, 2 * in_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv1(x) + self.conv4(self.conv3(self.conv2(x))))
+
+
+class Bottleneck2(nn.Module):
+    def __init__(self, in_channels):
+        super().__init__()
+        self.conv1 = ConvBNReLU(in_channels, in_channels // 2, 1)
+        self.conv2 = ConvBNReLU(in_channels // 2, in_channels // 2, 3)
+        self.conv3 = ConvBNReLU(in_channels // 2, in_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.conv3(self.conv2(self.conv1(x))))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = ConvBNReLU(3, 8, 3, stride=2)
+        self.stage1 = nn.Sequential(Bottleneck(8), *[Bottleneck2(16) for _ in range(3)])
+        self.stage2 = nn.Sequential(Bottleneck(16), *[Bottleneck2(32) for _ in range(3)])
+        self.stage3 = nn.Sequential(Bottleneck(32), *[Bottleneck2(64) for _ in range(3)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stage3(self.stage2(self.stage1(self.conv(x)))).mean((2, 3))
+
+
+def load(weights: str = "net.pth", device: str = "cpu") -> Net:
+    """The network with its weights (.pth, .safetensors or .npy), in eval mode."""
+    model = Net()
+    if weights.endswith(".npy"):
+        import numpy as np
+
+        layers = np.load(weights, allow_pickle=True).item().items()
+        state = {f"{at}.{key}".lstrip("."): torch.as_tensor(w) for at, layer in layers for key, w in layer.items()}
+    elif weights.endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        state = load_file(weights)
+    else:
+        state = torch.load(weights, map_location=device, weights_only=True)
+    model.load_state_dict(state)
+    return model.to(device).eval()
