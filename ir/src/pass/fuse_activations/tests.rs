@@ -4,6 +4,9 @@ use super::*;
 use crate::op::Select;
 use crate::pass::testing::{Net, the};
 
+/// Builds an expression of a value.
+type Form = fn(&mut Net, Value) -> Value;
+
 /// What is left of an expression of `x [N, 4, 3]`.
 fn left(build: impl Fn(&mut Net, Value) -> Value) -> Vec<String> {
     let mut net = Net::new();
@@ -157,7 +160,7 @@ fn hard_forms() {
 
 #[test]
 fn leaky_relu() {
-    let forms: [fn(&mut Net, Value) -> Value; 5] = [
+    let forms: [Form; 5] = [
         |net, x| {
             let scaled = net.times(0.2, x);
             net.bin(Binary::Maximum, x, scaled)
@@ -288,7 +291,7 @@ fn elu_with_another_limit() {
 
 #[test]
 fn near_misses_stay() {
-    let untouched: [(fn(&mut Net, Value) -> Value, &[&str]); 6] = [
+    let untouched: [(Form, &[&str]); 6] = [
         // Slopes for which a maximum is no leaky relu.
         (
             |net, x| {
