@@ -1,8 +1,6 @@
 //! Operators that move elements: reshape, slices, pads, gathers, resizing.
 
-use modelport_ir::op::{
-    Fill, Gather, OneHot, Pad, PadMode, Range, Reverse, Slice, Split, Tile,
-};
+use modelport_ir::op::{Fill, Gather, OneHot, Pad, PadMode, Range, Reverse, Slice, Split, Tile};
 use modelport_ir::{DType, Dim, Shape, Tensor};
 
 use super::build::{Builder, Built, torch_dtype};

@@ -12,6 +12,8 @@ mod encode;
 mod expand;
 mod fields;
 mod json;
+#[cfg(test)]
+mod mmdnn_tests;
 mod names;
 mod node;
 mod proto;
@@ -127,6 +129,8 @@ fn parse(bytes: &[u8]) -> std::result::Result<GraphDef, String> {
 const SLOTS: &str = "_slots";
 /// `slot=name` of the constants that are the node's weights.
 const CONSTANTS: &str = "_constants";
+/// Slots of the node's weights that were variables; on a constant, whether it was one.
+const TRAINABLE: &str = "_trainable";
 /// The weight name under which a constant's own elements are saved.
 const VALUE: &str = "value";
 

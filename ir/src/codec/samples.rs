@@ -50,7 +50,7 @@ pub(crate) fn samples() -> Vec<Sample> {
 
     add(Input { dtype: DType::Float32, shape: shape(["N", "16*N", "?", "7"]) }.into(), vec![]);
     add(Input { dtype: DType::BFloat16, shape: shape([]) }.into(), vec![]);
-    add(Constant { tensor: Tensor::from_i64(&[2], &[3, -4]) }.into(), vec![]);
+    add(Constant { tensor: Tensor::from_i64(&[2], &[3, -4]), trainable: false }.into(), vec![]);
     add(Fill { shape: shape(["N", "3"]), value: f32::NEG_INFINITY, dtype: DType::Float16 }.into(), vec![rows()]);
     add(Fill { shape: shape(["2"]), value: 0.1, dtype: DType::Int32 }.into(), vec![]);
     add(Range { start: 0, limit: Dim::symbol("N"), delta: 1, dtype: DType::Int32 }.into(), vec![rows()]);

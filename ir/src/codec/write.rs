@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 use super::attributes::{OUTPUT_SHAPES, dtype, shapes, sizes};
 use super::node::to_node;
 use super::proto::{AttrValue, Attributes, GraphDef, NodeDef};
-use super::{CONSTANTS, Header, SLOTS, VALUE, arrange, weight_key};
+use super::{CONSTANTS, Header, SLOTS, TRAINABLE, VALUE, arrange, weight_key};
 use crate::diagnostic::{Error, Problem, Result};
 use crate::graph::{Graph, NodeId, Port, Value, ValueInfo};
 use crate::npy::Weights;
-use crate::op::{Gather, Op, SlotKind};
+use crate::op::{Constant, Gather, Op, SlotKind};
 use crate::tensor::Tensor;
 
 /// The nodes of a graph, and its constants by node and name.
@@ -84,7 +84,10 @@ impl Writer<'_> {
                 ("dtype", dtype(constant.tensor.dtype())),
                 (OUTPUT_SHAPES, shapes(node.outputs.iter().map(|info| &info.shape))),
             ];
-            let attr = attr.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            let mut attr: Attributes = attr.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            if constant.trainable {
+                attr.insert(TRAINABLE.to_owned(), true.into());
+            }
             return NodeDef { name: node.name.clone(), op: "Constant".to_owned(), input: Vec::new(), attr };
         }
         let inputs = graph.inputs_of(id);
@@ -97,6 +100,7 @@ impl Writer<'_> {
         });
         def.name = node.name.clone();
         let mut constants = Vec::new();
+        let mut trainable = Vec::new();
         let mut slots = Vec::new();
         for (slot, value) in inputs.iter().enumerate() {
             let Some(value) = *value else { continue };
@@ -107,7 +111,10 @@ impl Writer<'_> {
             }
             let name = node.op.slot(slot).map_or("", |slot| slot.name);
             constants.push(format!("{name}={}", graph.node(value.node).name));
-            if let Some(tensor) = graph.tensor(value) {
+            if let Op::Constant(Constant { tensor, trainable: is_trainable }) = graph.op(value.node) {
+                if *is_trainable {
+                    trainable.push(name.to_owned());
+                }
                 match stored_form(&def, name, tensor) {
                     Ok(tensor) => self.insert(&node.name, weight_key(&def.op, name), tensor),
                     Err(message) => self.problems.push(Problem::new(message).node(&node.name).op(node.op.name())),
@@ -116,6 +123,9 @@ impl Writer<'_> {
         }
         if !constants.is_empty() {
             def.attr.insert(CONSTANTS.to_owned(), constants.into());
+        }
+        if !trainable.is_empty() {
+            def.attr.insert(TRAINABLE.to_owned(), trainable.into());
         }
         let free = (0..).filter(|&slot| !stored.get(slot).copied().unwrap_or(false));
         if !free.take(slots.len()).eq(slots.iter().copied()) {
