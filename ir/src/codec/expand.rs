@@ -5,7 +5,7 @@ use super::node::read;
 use super::proto::NodeDef;
 use super::read::Loader;
 use super::{TRAINABLE, names, weight_key};
-use crate::diagnostic::{Problem, Result};
+use crate::diagnostic::{Error, Problem, Result};
 use crate::graph::{Value, ValueInfo};
 use crate::op::{Binary, Constant, Conv, Dense, Dims, Fill, Op, Reshape, Slice, Squeeze, Transpose, Unsqueeze};
 use crate::shape::{Dim, Shape};
@@ -91,13 +91,13 @@ impl Loader<'_> {
             return Err(Problem::new(format!("the depthwise filter has shape {:?}", depthwise.shape())).into());
         };
         let all = channels.checked_mul(multiplier).unwrap_or_default();
-        let depthwise = depthwise.reshaped(&[height, width, 1, all]).map_err(Problem::new)?;
+        let depthwise = depthwise.reshaped(&[height, width, 1, all]).map_err(Error::new)?;
         let depthwise = self.constant(&format!("{}/depthwise/weights", def.name), depthwise);
         let pointwise = self.constant(&format!("{}/weights", def.name), pointwise);
         let infos = [Some(self.graph.info(x)), Some(self.graph.info(depthwise))];
         let conv = NodeDef { op: "DepthwiseConv".to_owned(), ..def.clone() };
-        let conv = read(&conv, &infos).map_err(Problem::new)?;
-        let layout = def.layout().map_err(Problem::new)?;
+        let conv = read(&conv, &infos).map_err(Error::new)?;
+        let layout = def.layout().map_err(Error::new)?;
         let spread = self.step(def, "depthwise", conv, &[x, depthwise])?;
         let one =
             Conv { strides: vec![1; 2], pads: crate::op::Pads::none(2), dilations: vec![1; 2], groups: 1, layout };
@@ -132,20 +132,20 @@ impl Loader<'_> {
 
     /// TensorFlow's strided slice that removes or makes axes.
     fn masked_slice(&mut self, def: &NodeDef, x: Value) -> Outputs {
-        let mask = |name: &str| def.integer(name).map(Option::unwrap_or_default).map_err(Problem::new);
+        let mask = |name: &str| def.integer(name).map(Option::unwrap_or_default).map_err(Error::new);
         let (shrink, new) = (mask("shrink_axis_mask")?, mask("new_axis_mask")?);
         if shrink == 0 && new == 0 {
             return Ok(None);
         }
         let bad = |message: &str| Problem::new(message.to_owned());
         let starts =
-            def.integers("starts").map_err(Problem::new)?.ok_or_else(|| bad("the attribute 'starts' is missing"))?;
+            def.integers("starts").map_err(Error::new)?.ok_or_else(|| bad("the attribute 'starts' is missing"))?;
         let set = |mask: i64, place: usize| place < 63 && mask >> place & 1 == 1;
         // Places of the lists that are about axes of x; the others are new axes.
         let places: Vec<usize> = (0..starts.len()).filter(|&place| !set(new, place)).collect();
         let mut plain = def.clone();
         for name in ["starts", "ends", "strides"] {
-            if let Some(list) = def.integers(name).map_err(Problem::new)? {
+            if let Some(list) = def.integers(name).map_err(Error::new)? {
                 let list: Vec<i64> = places.iter().filter_map(|&place| list.get(place).copied()).collect();
                 plain.attr.insert(name.to_owned(), list.into());
             }
@@ -160,7 +160,7 @@ impl Loader<'_> {
             plain.attr.insert(name.to_owned(), moved.into());
         }
         let rank = self.graph.shape(x).rank();
-        let Op::Slice(mut op) = slice(&plain, rank).map_err(Problem::new)? else { return Ok(None) };
+        let Op::Slice(mut op) = slice(&plain, rank).map_err(Error::new)? else { return Ok(None) };
         let removed: Vec<usize> =
             places.iter().enumerate().filter(|(_, place)| set(shrink, **place)).map(|(axis, _)| axis).collect();
         for &axis in &removed {
@@ -199,9 +199,9 @@ impl Loader<'_> {
     fn crop(&mut self, def: &NodeDef, x: Value) -> Outputs {
         let border = def
             .integers("border")
-            .map_err(Problem::new)?
+            .map_err(Error::new)?
             .ok_or_else(|| Problem::new("the attribute 'border' is missing"))?;
-        let layout = def.layout().map_err(Problem::new)?;
+        let layout = def.layout().map_err(Error::new)?;
         let shape = self.graph.shape(x).clone();
         let wanted = def.output_shape().filter(|wanted| wanted.rank() == shape.rank());
         let spatial: Vec<usize> = layout.spatial_axes(shape.rank()).collect();
@@ -236,10 +236,8 @@ impl Loader<'_> {
     /// TensorFlow's fill: its input says the shape.
     fn fill_dims(&mut self, def: &NodeDef, dims: Value) -> Outputs {
         let integer = matches!(def.value("value"), Some(super::proto::Value::I(_)));
-        let value = def
-            .float("value")
-            .map_err(Problem::new)?
-            .ok_or_else(|| Problem::new("the attribute 'value' is missing"))?;
+        let value =
+            def.float("value").map_err(Error::new)?.ok_or_else(|| Problem::new("the attribute 'value' is missing"))?;
         let dtype = if integer { DType::Int32 } else { DType::Float32 };
         if let Some(tensor) = self.graph.tensor(dims) {
             let sizes = tensor.to_i64().map_err(|error| Problem::new(error.to_string()))?;
@@ -264,7 +262,7 @@ impl Loader<'_> {
             inputs.push(weight.ok_or_else(|| self.missing(&["weights"]))?);
         }
         let infos: Vec<Option<&ValueInfo>> = inputs.iter().map(|&value| Some(self.graph.info(value))).collect();
-        let op = read(def, &infos).map_err(Problem::new)?;
+        let op = read(def, &infos).map_err(Error::new)?;
         let Some((&last, first)) = inputs.split_last() else {
             return Err(Problem::new("input 0 is missing").into());
         };

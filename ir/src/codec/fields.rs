@@ -26,7 +26,7 @@ pub(crate) fn to_fields(op: &Op) -> Result<(&'static str, Attributes), String> {
     match op.serialize(ToTree).map_err(|error| error.0)? {
         Tree::Variant(family, content) => match *content {
             Tree::Fields(fields) => Ok((family, fields)),
-            Tree::Leaf(kind) => Ok((family, Attributes::from([(KIND.to_owned(), kind)]))),
+            Tree::Leaf(kind) => Ok((family, Attributes::from([(KIND.to_owned(), (*kind).into())]))),
             _ => Err(format!("{family} has no fields")),
         },
         _ => Err("an operator has a family".to_owned()),
@@ -67,14 +67,14 @@ impl de::Error for Failed {
 /// What serialization has made so far.
 enum Tree {
     Nothing,
-    Leaf(AttrValue),
+    Leaf(Box<Value>),
     Fields(Attributes),
     Variant(&'static str, Box<Tree>),
 }
 
 impl Tree {
     fn leaf(value: Value) -> Result<Tree, Failed> {
-        Ok(Tree::Leaf(value.into()))
+        Ok(Tree::Leaf(Box::new(value)))
     }
 }
 
@@ -229,13 +229,14 @@ impl ser::SerializeSeq for ToList {
     type Error = Failed;
 
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Failed> {
-        match value.serialize(ToTree)? {
-            Tree::Leaf(AttrValue { value: Some(Value::I(i)) }) => self.0.i.push(i),
-            Tree::Leaf(AttrValue { value: Some(Value::F(f)) }) => self.0.f.push(f),
-            Tree::Leaf(AttrValue { value: Some(Value::B(b)) }) => self.0.b.push(b),
-            Tree::Leaf(AttrValue { value: Some(Value::S(s)) }) => self.0.s.push(s),
-            Tree::Leaf(AttrValue { value: Some(Value::Type(t)) }) => self.0.r#type.push(t),
-            _ => return Err(unsupported("a list of lists or structures")),
+        let Tree::Leaf(value) = value.serialize(ToTree)? else { return Err(unsupported("a list of structures")) };
+        match *value {
+            Value::I(i) => self.0.i.push(i),
+            Value::F(f) => self.0.f.push(f),
+            Value::B(b) => self.0.b.push(b),
+            Value::S(s) => self.0.s.push(s),
+            Value::Type(t) => self.0.r#type.push(t),
+            _ => return Err(unsupported("a list of lists")),
         }
         Ok(())
     }
@@ -267,7 +268,7 @@ impl ser::SerializeStruct for ToAttributes {
     fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), Failed> {
         match value.serialize(ToTree)? {
             Tree::Nothing => {}
-            Tree::Leaf(value) => drop(self.0.insert(key.to_owned(), value)),
+            Tree::Leaf(value) => drop(self.0.insert(key.to_owned(), (*value).into())),
             _ => return Err(unsupported(&format!("the structure in '{key}'"))),
         }
         Ok(())

@@ -12,6 +12,8 @@ mod encode;
 mod expand;
 mod fields;
 mod json;
+#[cfg(test)]
+mod mmdnn_tests;
 mod names;
 mod node;
 mod proto;

@@ -197,17 +197,17 @@ impl Loader<'_> {
         }
         let slots = slots(def);
         let mut by_slot = self.stored_weights(index, def, slots)?;
-        self.fill(def, inputs, &mut by_slot).map_err(Problem::new)?;
+        self.fill(def, inputs, &mut by_slot).map_err(Error::new)?;
         self.check_weights(def, slots, &by_slot)?;
         let infos: Vec<Option<&ValueInfo>> = by_slot.iter().map(|value| value.map(|v| self.graph.info(v))).collect();
-        let op = read(def, &infos).map_err(Problem::new)?;
+        let op = read(def, &infos).map_err(Error::new)?;
         let id = self.graph.add_with(op, &def.name, &by_slot)?;
         Ok((0..self.graph.node(id).outputs.len()).map(|output| Value { node: id, output }).collect())
     }
 
     /// The weights of a node, by slot.
     fn stored_weights(&mut self, index: usize, def: &NodeDef, slots: &[Slot]) -> Result<Vec<Option<Value>>> {
-        let named = def.texts(CONSTANTS).map_err(Problem::new)?.unwrap_or_default();
+        let named = def.texts(CONSTANTS).map_err(Error::new)?.unwrap_or_default();
         let named: HashMap<&str, &str> = named.iter().filter_map(|text| text.split_once('=')).collect();
         let mut by_slot = Vec::new();
         for slot in slots {
@@ -236,7 +236,7 @@ impl Loader<'_> {
         let tensor = match tensor.shape()[..] {
             [height, width, channels, multiplier] if def.op == "DepthwiseConv" && slot.name == "weights" => {
                 let all = channels.checked_mul(multiplier).unwrap_or_default();
-                tensor.reshaped(&[height, width, 1, all]).map_err(Problem::new)?
+                tensor.reshaped(&[height, width, 1, all]).map_err(Error::new)?
             }
             _ => tensor,
         };
@@ -349,7 +349,7 @@ impl Loader<'_> {
         if let Some(tensor) = self.tensor(&def.name, VALUE) {
             return Ok(tensor);
         }
-        let dtype = def.dtype("dtype").map_err(Problem::new)?;
+        let dtype = def.dtype("dtype").map_err(Error::new)?;
         let (shape, values, default): (Vec<usize>, Vec<f64>, DType) = match def.value(VALUE) {
             Some(Attr::F(f)) => (vec![], vec![f64::from(*f)], DType::Float32),
             Some(Attr::I(i)) => (vec![], vec![*i as f64], DType::Int32),

@@ -1,10 +1,10 @@
 use std::collections::HashSet;
 
 use super::fields::to_fields;
-use super::proto::{AttrValue, Attributes, DimDef, ListValue, NodeDef, TensorShape, Value as Attr};
+use super::proto::{DimDef, NodeDef, Value as Attr};
 use super::samples::{everything, samples};
 use super::*;
-use crate::graph::{NodeId, Value};
+use crate::graph::{Port, Value};
 use crate::layout::Layout;
 use crate::op::*;
 use crate::shape::{Dim, Shape};
@@ -168,8 +168,6 @@ fn ports_order_repeated_inputs_and_gaps_survive() {
     assert_same(&graph, &round_trip(&graph));
 }
 
-use crate::graph::Port;
-
 #[test]
 fn constants_keep_their_names_places_and_ties() {
     let mut graph = Graph::new("net", "");
@@ -242,43 +240,55 @@ fn json_of_any_beginning_and_binary_are_told_apart() {
     assert!(parse(b"PK\x03\x04").is_err());
 }
 
-/// A node as MMdnn writes it.
-pub(super) fn mmdnn<const N: usize>(op: &str, name: &str, inputs: &[&str], attr: [(&str, AttrValue); N]) -> NodeDef {
-    NodeDef {
-        name: name.to_owned(),
-        op: op.to_owned(),
-        input: inputs.iter().map(|input| (*input).to_owned()).collect(),
-        attr: attr.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<Attributes>(),
+/// Numbers that look random and are the same on every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit
     }
 }
 
-pub(super) fn dims(sizes: &[i64]) -> TensorShape {
-    let dim = sizes.iter().map(|&size| DimDef { size, name: String::new() }).collect();
-    TensorShape { dim, unknown_rank: false }
-}
-
-pub(super) fn output_shape(sizes: &[i64]) -> (&'static str, AttrValue) {
-    let list = ListValue { shape: vec![dims(sizes)], ..ListValue::default() };
-    ("_output_shapes", Attr::List(list).into())
-}
-
-pub(super) fn load_mmdnn(node: Vec<NodeDef>, weights: &[(&str, &str, &[usize])]) -> Result<Graph> {
-    let mut all = Weights::new();
-    for (layer, name, shape) in weights {
-        let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| i as f32).collect();
-        all.entry((*layer).to_owned()).or_default().insert((*name).to_owned(), Tensor::from_f32(shape, &values));
-    }
+#[test]
+fn damaged_networks_do_not_panic() {
     let folder = tempfile::tempdir().unwrap();
-    let (network, file) = (folder.path().join("net.pb"), folder.path().join("net.npy"));
-    std::fs::write(&network, GraphDef { node, version: 0 }.encode_to_vec()).unwrap();
-    npy::save(&file, &all).unwrap();
-    load(&network, Some(&file))
-}
+    let files = save(&everything(), &folder.path().join("net"), Format::ALL).unwrap();
+    let weights = npy::read(&files[2]).unwrap();
+    let bytes = std::fs::read(&files[1]).unwrap();
+    let mut random = Random(1);
+    let extremes: [i64; 8] = [-1, 0, 2, 3, 1 << 16, 1 << 40, i64::MAX, i64::MIN];
+    for _ in 0..300 {
+        // Damage to the bytes, and to the meaning.
+        let mut damaged = bytes.clone();
+        for _ in 0..1 + random.below(3) {
+            let at = random.below(damaged.len());
+            damaged[at] = random.below(256) as u8;
+        }
+        drop(parse(&damaged).map(|def| read::from_files(def, &weights, Graph::default(), None)));
 
-pub(super) fn op<'a>(graph: &'a Graph, name: &str) -> &'a Op {
-    graph.op(id(graph, name))
-}
-
-pub(super) fn id(graph: &Graph, name: &str) -> NodeId {
-    graph.find(name).unwrap_or_else(|| panic!("no node {name}"))
+        let mut def = GraphDef::decode(bytes.as_slice()).unwrap();
+        for _ in 0..8 {
+            let count = def.node.len();
+            let other = def.node[random.below(count)].clone();
+            let node = &mut def.node[random.below(count)];
+            match random.below(4) {
+                0 => node.op = other.op,
+                1 => node.input = other.input,
+                2 => node.attr = other.attr,
+                _ => {
+                    let at = random.below(node.attr.len().max(1));
+                    match node.attr.values_mut().nth(at).and_then(|attr| attr.value.as_mut()) {
+                        Some(Attr::I(i)) => *i = extremes[random.below(8)],
+                        Some(Attr::List(list)) => list.i.iter_mut().for_each(|i| *i = extremes[random.below(8)]),
+                        Some(Attr::Shape(shape)) => {
+                            shape.dim.iter_mut().for_each(|dim| dim.size = extremes[random.below(8)]);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        drop(read::from_files(def, &weights, Graph::default(), None));
+    }
 }

@@ -270,7 +270,7 @@ impl Slice {
         else {
             return (0, size);
         };
-        let n = size as i64;
+        let n = i64::try_from(size).unwrap_or(i64::MAX);
         let absolute = |i: i64| if i < 0 { i.saturating_add(n) } else { i };
         if step >= 0 {
             let begin = absolute(begin).clamp(0, n);
