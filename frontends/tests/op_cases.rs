@@ -1,0 +1,208 @@
+//! Every graph of `tests/fixtures/ops`, evaluated here, gives what TensorFlow computed: as it was lowered, after the
+//! passes, and with its channels in front.
+//!
+//! `MODELPORT_CASE=pool/` runs the cases whose names contain that.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use modelport_frontends::{Source, tensorflow};
+use modelport_ir::eval::{Array, evaluate};
+use modelport_ir::layout::{Ports, convert};
+use modelport_ir::{DType, Graph, Layout, pass, validate};
+use ndarray::{ArrayD, Axis, Slice};
+use ndarray_npy::ReadNpyExt;
+use serde_json::Value;
+
+/// Share of the largest expected element.
+const TOLERANCE: f64 = 1e-5;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/ops")
+}
+
+struct Case {
+    name: String,
+    folder: PathBuf,
+    facts: Value,
+}
+
+impl Case {
+    fn all() -> Vec<Case> {
+        let wanted = std::env::var("MODELPORT_CASE").unwrap_or_default();
+        let children = |folder: &Path| {
+            let mut paths: Vec<PathBuf> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+            paths.sort();
+            paths
+        };
+        let folders = children(&folder()).into_iter().filter(|path| path.is_dir()).flat_map(|family| children(&family));
+        let case = |folder: PathBuf| {
+            let name = folder.strip_prefix(self::folder()).unwrap().display().to_string();
+            let facts = serde_json::from_reader(File::open(folder.join("case.json")).unwrap()).unwrap();
+            Case { name, folder, facts }
+        };
+        let cases = folders.filter(|path| path.join("case.json").exists()).map(case);
+        cases.filter(|case| case.name.contains(&wanted)).collect()
+    }
+
+    fn strings(&self, key: &str) -> Option<Vec<&str>> {
+        self.facts[key].as_array().map(|list| list.iter().filter_map(Value::as_str).collect())
+    }
+
+    fn batches(&self) -> &[usize] {
+        if self.facts["batchless"] == true { &[3] } else { &[3, 1] }
+    }
+
+    /// The input called `name`, cut to a batch.
+    fn input(&self, name: &str, batch: usize) -> Result<Array, String> {
+        let specs = self.facts["inputs"].as_array().ok_or("no inputs")?;
+        let index = specs.iter().position(|spec| spec["name"] == name);
+        let index = index.ok_or_else(|| format!("the network asks for an input '{name}'"))?;
+        let mut array = read(&self.folder.join(format!("input_{index}.npy")))?;
+        if specs[index]["shape"].get(0).is_some_and(Value::is_null) {
+            let cut = Slice::new(0, Some(batch as isize), 1);
+            match &mut array {
+                Array::Float(a, _) => *a = a.slice_axis(Axis(0), cut).to_owned(),
+                Array::Int(a, _) => *a = a.slice_axis(Axis(0), cut).to_owned(),
+                Array::Bool(a) => *a = a.slice_axis(Axis(0), cut).to_owned(),
+            }
+        }
+        Ok(array)
+    }
+
+    fn lowered(&self) -> modelport_ir::Result<Graph> {
+        let path = |key: &str| self.facts[key].as_str().map(|name| self.folder.join(name));
+        let outputs = self.strings("outputs").unwrap_or_default().into_iter().map(str::to_owned).collect();
+        tensorflow::read(&Source { network: path("network"), weights: path("weights"), outputs, ..Source::default() })
+    }
+
+    /// Evaluates the graph for every batch size and compares; `permute` is what the ports say.
+    fn check(&self, graph: &Graph) -> Result<(), String> {
+        for &batch in self.batches() {
+            let inputs = graph.inputs.iter().map(|port| {
+                let name = port.name.strip_suffix(":0").unwrap_or(&port.name);
+                Ok(transposed(self.input(name, batch)?, port.permutation.as_deref()))
+            });
+            let inputs = inputs.collect::<Result<Vec<_>, String>>()?;
+            let outputs = evaluate(graph, &inputs).map_err(|error| error.to_string())?;
+            let names: Vec<&str> = graph.outputs.iter().map(|port| port.name.trim_end_matches(":0")).collect();
+            let wanted = self.strings("outputs").unwrap_or_default();
+            if names != wanted {
+                return Err(format!("the outputs are {names:?}, expected {wanted:?}"));
+            }
+            for (index, (output, port)) in outputs.iter().zip(&graph.outputs).enumerate() {
+                let expected = read(&self.folder.join(format!("expected_b{batch}_{index}.npy")))?;
+                compare(output, &transposed(expected, port.permutation.as_deref()))
+                    .map_err(|message| format!("output '{}' at batch {batch} {message}", port.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The stage that failed and why, if one did.
+    fn run(&self) -> Result<(), (&'static str, String)> {
+        let lowered = match (self.lowered(), self.strings("unsupported")) {
+            (Ok(graph), None) => graph,
+            (Err(error), None) => return Err(("lower", error.to_string())),
+            (lowered, Some(ops)) => return self.check_refusal(lowered, &ops).map_err(|message| ("refuse", message)),
+        };
+        let mut graph = lowered.clone();
+        let passed = pass::run(&mut graph, pass::NORMALIZE).and_then(|()| validate::validate(&graph));
+        if let Err(error) = passed {
+            return Err(("passes", error.to_string()));
+        }
+        if let Err(message) = self.check(&graph) {
+            // Whose fault is it?
+            let stage = if self.check(&lowered).is_ok() { "passes" } else { "lower" };
+            return Err((stage, message));
+        }
+        let mut graph = graph.clone();
+        convert(&mut graph, Layout::ChannelsFirst, Ports::Target).map_err(|error| ("layout", error.to_string()))?;
+        validate::validate(&graph).map_err(|error| ("layout", error.to_string()))?;
+        self.check(&graph).map_err(|message| ("layout", message))
+    }
+
+    /// All that can't be converted must be named.
+    fn check_refusal(&self, lowered: modelport_ir::Result<Graph>, ops: &[&str]) -> Result<(), String> {
+        let refused = lowered.and_then(|mut graph| {
+            pass::run(&mut graph, pass::NORMALIZE)?;
+            validate::validate(&graph)
+        });
+        let text = match refused {
+            Ok(()) => return Err("was converted".to_owned()),
+            Err(error) => error.to_string(),
+        };
+        match ops.iter().find(|op| !text.contains(**op)) {
+            Some(op) => Err(format!("does not name {op}: {text}")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Array, String> {
+    let open = || File::open(path).map_err(|error| format!("{}: {error}", path.display()));
+    if let Ok(a) = ArrayD::<f32>::read_npy(open()?) {
+        return Ok(Array::Float(a.mapv(f64::from), DType::Float32));
+    }
+    if let Ok(a) = ArrayD::<i32>::read_npy(open()?) {
+        return Ok(Array::Int(a.mapv(i64::from), DType::Int32));
+    }
+    if let Ok(a) = ArrayD::<f64>::read_npy(open()?) {
+        return Ok(Array::Float(a, DType::Float64));
+    }
+    if let Ok(a) = ArrayD::<i64>::read_npy(open()?) {
+        return Ok(Array::Int(a, DType::Int64));
+    }
+    if let Ok(a) = ArrayD::<u8>::read_npy(open()?) {
+        return Ok(Array::Int(a.mapv(i64::from), DType::UInt8));
+    }
+    ArrayD::<bool>::read_npy(open()?).map(Array::Bool).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn transposed(array: Array, permutation: Option<&[usize]>) -> Array {
+    match (array, permutation) {
+        (array, None) => array,
+        (Array::Float(a, dtype), Some(axes)) => Array::Float(a.permuted_axes(axes), dtype),
+        (Array::Int(a, dtype), Some(axes)) => Array::Int(a.permuted_axes(axes), dtype),
+        (Array::Bool(a), Some(axes)) => Array::Bool(a.permuted_axes(axes)),
+    }
+}
+
+/// Element by element, shapes and types to the letter; whole numbers and truth values exactly.
+fn compare(got: &Array, want: &Array) -> Result<(), String> {
+    if got.shape() != want.shape() {
+        return Err(format!("has shape {:?}, expected {:?}", got.shape(), want.shape()));
+    }
+    if got.dtype() != want.dtype() {
+        return Err(format!("has type {}, expected {}", got.dtype(), want.dtype()));
+    }
+    let (a, b) = (got.to_f64(), want.to_f64());
+    let largest = b.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+    let limit = if want.dtype().is_float() { TOLERANCE * largest } else { 0.0 };
+    let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).enumerate().max_by(|x, y| x.1.total_cmp(&y.1));
+    match worst {
+        Some((i, difference)) if !(difference <= limit) => {
+            Err(format!("differs by {difference:.2e}, allowed are {limit:.2e}: {} and not {} at {i}", a[i], b[i]))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[test]
+fn op_cases_give_what_tensorflow_computed() {
+    let cases = Case::all();
+    assert!(!cases.is_empty());
+    let (mut failures, mut later) = (Vec::new(), 0);
+    for case in &cases {
+        if let Err((stage, message)) = case.run() {
+            if case.facts["tier"].as_u64().unwrap_or(1) > 1 {
+                later += 1;
+            } else {
+                failures.push(format!("{:9} {:40} {}", stage, case.name, message.replace('\n', "\n          ")));
+            }
+        }
+    }
+    let summary = format!("{} of {} cases fail, {later} of later stages", failures.len(), cases.len());
+    assert!(failures.is_empty(), "{}\n{summary}", failures.join("\n"));
+    println!("{summary}");
+}
