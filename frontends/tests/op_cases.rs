@@ -1,7 +1,9 @@
-//! Every graph of `tests/fixtures/ops`, evaluated here, gives what TensorFlow computed: as it was lowered, after the
-//! passes, and with its channels in front.
+//! Every graph of `tests/fixtures/ops` and `networks`, evaluated here, gives what TensorFlow computed: as it was
+//! lowered, after the passes, and with its channels in front.
 //!
 //! `MODELPORT_CASE=pool/` runs the cases whose names contain that.
+
+mod draw;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -17,8 +19,14 @@ use serde_json::Value;
 /// Share of the largest expected element.
 const TOLERANCE: f64 = 1e-5;
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/ops")
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures")
+}
+
+fn children(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
 }
 
 struct Case {
@@ -28,16 +36,10 @@ struct Case {
 }
 
 impl Case {
-    fn all() -> Vec<Case> {
+    fn of(folders: impl Iterator<Item = PathBuf>) -> Vec<Case> {
         let wanted = std::env::var("MODELPORT_CASE").unwrap_or_default();
-        let children = |folder: &Path| {
-            let mut paths: Vec<PathBuf> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
-            paths.sort();
-            paths
-        };
-        let folders = children(&folder()).into_iter().filter(|path| path.is_dir()).flat_map(|family| children(&family));
         let case = |folder: PathBuf| {
-            let name = folder.strip_prefix(self::folder()).unwrap().display().to_string();
+            let name = folder.strip_prefix(fixtures()).unwrap().display().to_string();
             let facts = serde_json::from_reader(File::open(folder.join("case.json")).unwrap()).unwrap();
             Case { name, folder, facts }
         };
@@ -58,7 +60,11 @@ impl Case {
         let specs = self.facts["inputs"].as_array().ok_or("no inputs")?;
         let index = specs.iter().position(|spec| spec["name"] == name);
         let index = index.ok_or_else(|| format!("the network asks for an input '{name}'"))?;
-        let mut array = read(&self.folder.join(format!("input_{index}.npy")))?;
+        let mut array = if self.facts["seed"].is_u64() {
+            draw::inputs(&self.facts).remove(index)
+        } else {
+            read(&self.folder.join(format!("input_{index}.npy")))?
+        };
         if specs[index]["shape"].get(0).is_some_and(Value::is_null) {
             let cut = Slice::new(0, Some(batch as isize), 1);
             match &mut array {
@@ -73,7 +79,18 @@ impl Case {
     fn lowered(&self) -> modelport_ir::Result<Graph> {
         let path = |key: &str| self.facts[key].as_str().map(|name| self.folder.join(name));
         let outputs = self.strings("outputs").unwrap_or_default().into_iter().map(str::to_owned).collect();
-        tensorflow::read(&Source { network: path("network"), weights: path("weights"), outputs, ..Source::default() })
+        let mut source = Source { network: path("network"), weights: path("weights"), outputs, ..Source::default() };
+        let mut arguments = self.strings("arguments").unwrap_or_default().into_iter();
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().unwrap();
+            match argument {
+                "--ema" => source.moving_averages = true,
+                "--inNodeName" => source.inputs.push(value().to_owned()),
+                "--inputShape" => source.input_shapes.push(value().split(',').map(|n| n.parse().unwrap()).collect()),
+                other => panic!("{}: argument {other}", self.name),
+            }
+        }
+        tensorflow::read(&source)
     }
 
     /// Evaluates the graph for every batch size and compares; `permute` is what the ports say.
@@ -188,21 +205,31 @@ fn compare(got: &Array, want: &Array) -> Result<(), String> {
     }
 }
 
-#[test]
-fn op_cases_give_what_tensorflow_computed() {
-    let cases = Case::all();
-    assert!(!cases.is_empty());
-    let (mut failures, mut later) = (Vec::new(), 0);
-    for case in &cases {
+/// Runs all cases and tells of all that fail.
+fn run(cases: &[Case]) {
+    let (mut failures, mut later) = (Vec::new(), Vec::new());
+    for case in cases {
         if let Err((stage, message)) = case.run() {
             if case.facts["tier"].as_u64().unwrap_or(1) > 1 {
-                later += 1;
+                later.push(case.name.as_str());
             } else {
                 failures.push(format!("{:9} {:40} {}", stage, case.name, message.replace('\n', "\n          ")));
             }
         }
     }
-    let summary = format!("{} of {} cases fail, {later} of later stages", failures.len(), cases.len());
+    let summary = format!("{} of {} cases fail; of later stages: {}", failures.len(), cases.len(), later.join(", "));
     assert!(failures.is_empty(), "{}\n{summary}", failures.join("\n"));
     println!("{summary}");
+}
+
+#[test]
+fn operators() {
+    run(&Case::of(
+        children(&fixtures().join("ops")).into_iter().filter(|path| path.is_dir()).flat_map(|path| children(&path)),
+    ));
+}
+
+#[test]
+fn networks() {
+    run(&Case::of(children(&fixtures().join("networks")).into_iter()));
 }
