@@ -1,5 +1,5 @@
-//! Every graph of `tests/fixtures/ops` and `networks`, evaluated here, gives what TensorFlow computed: as it was
-//! lowered, after the passes, and with its channels in front.
+//! Every graph of `tests/fixtures/ops` and `networks` is valid and gives what TensorFlow computed, for each batch size:
+//! as it was read, saved and loaded again, and in every layout.
 //!
 //! `MODELPORT_CASE=pool/` runs the cases whose names contain that.
 
@@ -9,9 +9,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use modelport_frontends::{Source, tensorflow};
+use modelport_ir::codec::{self, Format};
 use modelport_ir::eval::{Array, evaluate};
 use modelport_ir::layout::{Ports, convert};
-use modelport_ir::{DType, Graph, Layout, pass, validate};
+use modelport_ir::{DType, Error, Graph, Layout, validate::validate};
 use ndarray::{ArrayD, Axis, Slice};
 use ndarray_npy::ReadNpyExt;
 use serde_json::Value;
@@ -76,7 +77,7 @@ impl Case {
         Ok(array)
     }
 
-    fn lowered(&self) -> modelport_ir::Result<Graph> {
+    fn read(&self) -> modelport_ir::Result<Graph> {
         let path = |key: &str| self.facts[key].as_str().map(|name| self.folder.join(name));
         let outputs = self.strings("outputs").unwrap_or_default().into_iter().map(str::to_owned).collect();
         let mut source = Source { network: path("network"), weights: path("weights"), outputs, ..Source::default() };
@@ -93,8 +94,9 @@ impl Case {
         tensorflow::read(&source)
     }
 
-    /// Evaluates the graph for every batch size and compares; `permute` is what the ports say.
+    /// Validates the graph, evaluates it for every batch size, and compares.
     fn check(&self, graph: &Graph) -> Result<(), String> {
+        validate(graph).map_err(|error| error.to_string())?;
         for &batch in self.batches() {
             let inputs = graph.inputs.iter().map(|port| {
                 let name = port.name.strip_suffix(":0").unwrap_or(&port.name);
@@ -118,34 +120,36 @@ impl Case {
 
     /// The stage that failed and why, if one did.
     fn run(&self) -> Result<(), (&'static str, String)> {
-        let lowered = match (self.lowered(), self.strings("unsupported")) {
-            (Ok(graph), None) => graph,
-            (Err(error), None) => return Err(("lower", error.to_string())),
-            (lowered, Some(ops)) => return self.check_refusal(lowered, &ops).map_err(|message| ("refuse", message)),
+        let graph = self.read();
+        if let Some(ops) = self.strings("unsupported") {
+            return self.check_refusal(graph, &ops).map_err(|message| ("refuse", message));
+        }
+        let graph = graph.map_err(|error| ("read", error.to_string()))?;
+        self.check(&graph).map_err(|message| ("read", message))?;
+
+        let saved = || {
+            let folder = tempfile::tempdir().map_err(|error| Error::new(error.to_string()))?;
+            let files = codec::save(&graph, &folder.path().join("saved"), Format::ALL)?;
+            Ok((folder, codec::load(&files[1], None)?))
         };
-        let mut graph = lowered.clone();
-        let passed = pass::run(&mut graph, pass::NORMALIZE).and_then(|()| validate::validate(&graph));
-        if let Err(error) = passed {
-            return Err(("passes", error.to_string()));
+        let (_folder, loaded) = saved().map_err(|error: Error| ("save", error.to_string()))?;
+        self.check(&loaded).map_err(|message| ("save", message))?;
+
+        for (stage, layout, ports) in [
+            ("first", Layout::ChannelsFirst, Ports::Target),
+            ("borders", Layout::ChannelsFirst, Ports::Source),
+            ("last", Layout::ChannelsLast, Ports::Target),
+        ] {
+            let mut graph = graph.clone();
+            convert(&mut graph, layout, ports).map_err(|error| (stage, error.to_string()))?;
+            self.check(&graph).map_err(|message| (stage, message))?;
         }
-        if let Err(message) = self.check(&graph) {
-            // Whose fault is it?
-            let stage = if self.check(&lowered).is_ok() { "passes" } else { "lower" };
-            return Err((stage, message));
-        }
-        let mut graph = graph.clone();
-        convert(&mut graph, Layout::ChannelsFirst, Ports::Target).map_err(|error| ("layout", error.to_string()))?;
-        validate::validate(&graph).map_err(|error| ("layout", error.to_string()))?;
-        self.check(&graph).map_err(|message| ("layout", message))
+        Ok(())
     }
 
     /// All that can't be converted must be named.
-    fn check_refusal(&self, lowered: modelport_ir::Result<Graph>, ops: &[&str]) -> Result<(), String> {
-        let refused = lowered.and_then(|mut graph| {
-            pass::run(&mut graph, pass::NORMALIZE)?;
-            validate::validate(&graph)
-        });
-        let text = match refused {
+    fn check_refusal(&self, read: modelport_ir::Result<Graph>, ops: &[&str]) -> Result<(), String> {
+        let text = match read.and_then(|graph| validate(&graph)) {
             Ok(()) => return Err("was converted".to_owned()),
             Err(error) => error.to_string(),
         };
