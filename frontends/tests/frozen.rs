@@ -38,7 +38,7 @@ fn frozen_graphs_are_the_same_networks() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/networks");
     let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
-        let text = std::fs::read_to_string(entry.path().join("case.json")).unwrap();
+        let Ok(text) = std::fs::read_to_string(entry.path().join("case.json")) else { continue };
         let case: serde_json::Value = serde_json::from_str(&text).unwrap();
         let (Some(frozen), Some(network)) = (case["frozen"].as_str(), case["network"].as_str()) else { continue };
         let frozen = entry.path().join(frozen);

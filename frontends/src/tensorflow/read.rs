@@ -24,9 +24,10 @@ const MAX_CANDIDATES: usize = 32;
 /// # Errors
 /// When files are missing or damaged, when inputs or outputs are not clear, and all operators that can't be converted.
 pub fn read(source: &Source) -> Result<Graph> {
-    let files = locate::open(source.network.as_deref(), source.weights.as_deref())?;
+    let mut files = locate::open(source.network.as_deref(), source.weights.as_deref())?;
+    let def = std::mem::take(&mut files.meta.graph);
     let variables = Saved::new(&files.meta, files.checkpoint.as_ref(), source.moving_averages);
-    let network = Network::new(files.meta.graph.clone(), source).map_err(|error| error.in_file(&files.network))?;
+    let network = Network::new(def, source).map_err(|error| error.in_file(&files.network))?;
     let wanted = |net: &Net| match source.outputs.is_empty() {
         false => outputs::named(net, &source.outputs).map(Some),
         true => Ok(outputs::of_signature(net, &files.meta)),
@@ -40,9 +41,10 @@ pub fn read(source: &Source) -> Result<Graph> {
 /// # Errors
 /// When files are missing or damaged.
 pub fn candidates(source: &Source) -> Result<Vec<Candidate>> {
-    let files = locate::open(source.network.as_deref(), source.weights.as_deref())?;
+    let mut files = locate::open(source.network.as_deref(), source.weights.as_deref())?;
+    let def = std::mem::take(&mut files.meta.graph);
     let variables = Saved::new(&files.meta, files.checkpoint.as_ref(), source.moving_averages);
-    let network = Network::new(files.meta.graph.clone(), source).map_err(|error| error.in_file(&files.network))?;
+    let network = Network::new(def, source).map_err(|error| error.in_file(&files.network))?;
     network.candidates(&variables)
 }
 
