@@ -34,9 +34,14 @@ impl AtomicFile {
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let file = builder.tempfile_in(folder).map_err(|error| {
-            Problem::new(format!("can't be written: {error}"))
-                .file(path)
-                .hint(format!("is there a folder {} that you may write to?", folder.display()))
+            let folder = folder.display();
+            let reason = match error.kind() {
+                io::ErrorKind::NotFound => format!("there is no folder {folder}"),
+                io::ErrorKind::NotADirectory => format!("{folder} is no folder"),
+                io::ErrorKind::PermissionDenied => format!("you may not write to the folder {folder}"),
+                kind => format!("no file can be made in {folder}: {kind}"),
+            };
+            Problem::new(format!("can't be written: {reason}")).file(path)
         })?;
         Ok(AtomicFile { file: BufWriter::with_capacity(1 << 16, file), path: path.to_owned() })
     }
@@ -104,6 +109,6 @@ mod tests {
     #[test]
     fn a_missing_folder_is_named() {
         let error = AtomicFile::create(Path::new("/nonexistent/x.npy")).unwrap_err().to_string();
-        assert!(error.contains("/nonexistent/x.npy") && error.contains("is there a folder /nonexistent"), "{error}");
+        assert!(error.contains("/nonexistent/x.npy") && error.contains("there is no folder /nonexistent"), "{error}");
     }
 }

@@ -348,6 +348,11 @@ impl Graph {
         Ok(())
     }
 
+    /// Makes a node take the place of `other` in the order of the graph: it comes when that would come, or before.
+    pub fn place_beside(&mut self, id: NodeId, other: NodeId) {
+        self.nodes[id].sequence = self.nodes[other].sequence;
+    }
+
     /// Replaces one input of a node. Shapes are not inferred anew: see [`Graph::refresh`].
     pub fn set_input(&mut self, id: NodeId, slot: usize, value: Option<Value>) {
         let old = self.nodes.edges_directed(id, Direction::Incoming).find(|edge| edge.weight().slot == slot);

@@ -165,12 +165,15 @@ fn dilated(resolver: &Resolver, uses: &HashMap<usize, usize>, end: usize) -> Opt
     dilated.attrs.insert("_places".to_owned(), list(places.into_iter().map(inside).collect()));
     edits.push((conv, dilated));
     let result = net.node(end);
-    edits.push((end, NodeDef {
-        name: result.name.clone(),
-        op: "Identity".to_owned(),
-        inputs: vec![text(end, 0)?],
-        attrs: std::collections::BTreeMap::new(),
-    }));
+    edits.push((
+        end,
+        NodeDef {
+            name: result.name.clone(),
+            op: "Identity".to_owned(),
+            inputs: vec![text(end, 0)?],
+            attrs: std::collections::BTreeMap::new(),
+        },
+    ));
     Some(edits)
 }
 

@@ -112,8 +112,7 @@ impl<'a> Inputs<'a> {
         others.sort_unstable();
         order.extend(others);
         if self.given.len() > order.len() {
-            let message =
-                format!("{} shapes are given, and the network has {} inputs", self.given.len(), order.len());
+            let message = format!("{} shapes are given, and the network has {} inputs", self.given.len(), order.len());
             problems.push(Problem::new(message).hint(self.names(&order)));
         }
         self.shapes = order.into_iter().zip(self.given.iter().cloned()).collect();
@@ -153,7 +152,9 @@ impl<'a> Inputs<'a> {
         let shape: Shape = match (given, known) {
             (Some(given), Some(known)) if given.len() == known.len() => {
                 let merged = given.iter().zip(known).enumerate();
-                merged.map(|(axis, (&given, known))| if given >= 0 { dim(given, axis) } else { dim(known, axis) }).collect()
+                merged
+                    .map(|(axis, (&given, known))| if given >= 0 { dim(given, axis) } else { dim(known, axis) })
+                    .collect()
             }
             (Some(given), Some(known)) if given.len() + 1 == known.len() => {
                 let rest = given.iter().zip(known.iter().skip(1)).enumerate();
@@ -174,10 +175,14 @@ impl<'a> Inputs<'a> {
             }
             (None, Some(known)) => known.into_iter().enumerate().map(|(axis, size)| dim(size, axis)).collect(),
             (None, None) => match self.inferred.get(&value) {
-                Some((_, shape)) => shape.iter().enumerate().map(|(axis, d)| match d {
-                    Dim::Unknown => free(axis),
-                    dim => dim.clone(),
-                }).collect(),
+                Some((_, shape)) => shape
+                    .iter()
+                    .enumerate()
+                    .map(|(axis, d)| match d {
+                        Dim::Unknown => free(axis),
+                        dim => dim.clone(),
+                    })
+                    .collect(),
                 None => {
                     let problem = Problem::new("the shape of this input is not known").node(&name).op(&node.op);
                     let hint = format!("Give it: --inNodeName {name} --inputShape 224,224,3 (without the batch).");
@@ -260,8 +265,7 @@ impl<'a> Inputs<'a> {
     pub fn hint(&self, graph: &Graph) -> String {
         let free = |dim: &Dim| matches!(dim, Dim::Symbol { name, .. } if &**name != "N");
         let open = graph.inputs.iter().filter(|port| graph.shape(port.value).iter().any(free));
-        let inputs: Vec<String> =
-            open.map(|port| format!("'{}' {}", port.name, graph.shape(port.value))).collect();
+        let inputs: Vec<String> = open.map(|port| format!("'{}' {}", port.name, graph.shape(port.value))).collect();
         if inputs.is_empty() {
             return "Give the inputs' shapes with --inputShape.".to_owned();
         }
@@ -308,6 +312,9 @@ mod tests {
         let specs = specs(next, "it:1", &[]).unwrap();
         assert_eq!(specs.first(), Some(&None));
         let labels = specs.get(1).cloned().flatten().unwrap();
-        assert_eq!((labels.name.as_str(), labels.dtype, labels.shape.to_string()), ("it:1", DType::Int64, "[N]".into()));
+        assert_eq!(
+            (labels.name.as_str(), labels.dtype, labels.shape.to_string()),
+            ("it:1", DType::Int64, "[N]".into())
+        );
     }
 }

@@ -32,12 +32,21 @@ pub trait Variables {
 pub enum Entry {
     /// A value of the graph.
     Data(Value),
-    /// A constant that is not (yet) in the graph, and the name of its variable or node.
-    Constant(Tensor, String),
+    /// A constant that is not (yet) in the graph.
+    Constant(Tensor, Origin),
     /// Numbers that are known up to sizes.
     Sizes(Sizes),
     /// Nothing that a network computes with: a string, a handle.
     Other,
+}
+
+/// Where a constant came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The name of its variable or node.
+    pub name: String,
+    /// Whether it is or was a variable.
+    pub variable: bool,
 }
 
 impl From<Value> for Entry {
@@ -294,7 +303,10 @@ impl<'a> Lowering<'a> {
         let names: Vec<&str> = std::iter::once(node.name.as_str()).chain(shared).collect();
         let wanted = node.shape("shape");
         match self.variables.find(&names, wanted) {
-            Ok(tensor) => Some(vec![Entry::Constant(tensor, node.name.clone())]),
+            Ok(tensor) => {
+                let origin = Origin { name: node.name.clone(), variable: true };
+                Some(vec![Entry::Constant(tensor, origin)])
+            }
             Err(problem) => {
                 self.missing.push(problem.node(&node.name));
                 None
@@ -325,6 +337,18 @@ impl<'a> Lowering<'a> {
     /// The boolean that a value is at conversion time.
     pub fn truth(&self, value: Ref) -> Option<bool> {
         self.resolver.truth(value)
+    }
+
+    /// Where the values of variables come from.
+    pub fn variables(&self) -> &'a dyn Variables {
+        self.variables
+    }
+
+    /// Whether a node is read through an Identity, as variables are, also when they were frozen.
+    pub fn is_read(&self, name: &str) -> bool {
+        self.net
+            .find(name)
+            .is_some_and(|value| self.net.readers(value.node).iter().any(|&r| self.net.op(r) == "Identity"))
     }
 
     /// Whether training flags are set.
@@ -378,7 +402,7 @@ impl<'a> Lowering<'a> {
         let name = &self.net.node(value.node).name;
         let made = match self.entries.get(&value).cloned() {
             Some(Entry::Data(data)) => data,
-            Some(Entry::Constant(tensor, name)) => self.constant(&name, tensor),
+            Some(Entry::Constant(tensor, origin)) => self.constant(&origin, tensor),
             Some(Entry::Sizes(sizes)) => self.computed(value, &sizes, name)?,
             Some(Entry::Other) | None => {
                 return Err(Error::new(format!("'{name}' is no tensor of numbers, and is used as one")));
@@ -389,12 +413,15 @@ impl<'a> Lowering<'a> {
     }
 
     /// A constant in the graph; the same view of the same variable is one node.
-    pub fn constant(&mut self, name: &str, tensor: Tensor) -> Value {
-        let known = self.constants.get(name).into_iter().flatten();
+    pub fn constant(&mut self, origin: &Origin, tensor: Tensor) -> Value {
+        let known = self.constants.get(&origin.name).into_iter().flatten();
         let same = known.copied().find(|value| self.graph.tensor(*value).is_some_and(|other| other.is_same(&tensor)));
         same.unwrap_or_else(|| {
-            let value = self.graph.constant(name, tensor);
-            self.constants.entry(name.to_owned()).or_default().push(value);
+            let value = match origin.variable {
+                true => self.graph.variable(&origin.name, tensor),
+                false => self.graph.constant(&origin.name, tensor),
+            };
+            self.constants.entry(origin.name.clone()).or_default().push(value);
             value
         })
     }
@@ -428,10 +455,9 @@ impl<'a> Lowering<'a> {
     /// Has a node that was computed symbolically computed by the network instead.
     fn plainly(&mut self, value: Ref) -> Result<Value> {
         let name = &self.net.node(value.node).name;
-        let unknown = || {
-            let message = format!("'{name}' is computed from sizes that are not known");
-            Error::from(Problem::new(message).hint(self.free_inputs()))
-        };
+        let message = format!("'{name}' is computed from sizes that are not known");
+        let hint = self.free_inputs();
+        let unknown = || Error::from(Problem::new(message).hint(hint));
         if self.depth >= MAX_DEPTH || self.net.op(value.node) == "Shape" {
             return Err(unknown());
         }
@@ -465,9 +491,9 @@ impl<'a> Lowering<'a> {
         }
         let has = |value: &Value, exact: bool| {
             symbols.iter().all(|symbol| {
-                self.graph.shape(*value).iter().any(|dim| {
-                    matches!(dim, Dim::Symbol { factor, name } if name == *symbol && (!exact || *factor == 1))
-                })
+                self.graph.shape(*value).iter().any(
+                    |dim| matches!(dim, Dim::Symbol { factor, name } if name == *symbol && (!exact || *factor == 1)),
+                )
             })
         };
         let candidates = || preferred.into_iter().chain(self.sources.values().copied());
@@ -475,7 +501,9 @@ impl<'a> Lowering<'a> {
         let any = || self.graph.ids().into_iter().map(Value::from).find(|v| has(v, true));
         match found.or_else(any) {
             Some(value) => Ok(Some(value)),
-            None => Err(Problem::new(format!("no value has all free sizes of {shape}")).hint(self.free_inputs()).into()),
+            None => {
+                Err(Problem::new(format!("no value has all free sizes of {shape}")).hint(self.free_inputs()).into())
+            }
         }
     }
 

@@ -69,7 +69,8 @@ pub fn evaluate(lower: &mut Lowering, node: &NodeDef, inputs: &[Ref]) -> Option<
     let results = Evaluation { expressions: &mut lower.expressions, node, args: &args, dtype }.run()?;
     // A real number that is not known is better computed by the network.
     let good = |array: &Array| {
-        array.len() <= MAX_ELEMENTS && (!dtype.is_float() || array.iter().all(|elem| elem.dim() != Dim::Unknown || elem.real().is_some()))
+        array.len() <= MAX_ELEMENTS
+            && (!dtype.is_float() || array.iter().all(|elem| elem.dim() != Dim::Unknown || elem.real().is_some()))
     };
     results.iter().all(good).then(|| results.into_iter().map(|elems| Sizes { dtype, elems, like }).collect())
 }
@@ -399,9 +400,12 @@ impl Evaluation<'_> {
         } else {
             let given = self.ints(1)?;
             let known: i64 = given.iter().filter(|&&n| n >= 0).sum();
-            given.iter().map(|&n| usize::try_from(if n < 0 { size as i64 - known } else { n }).ok()).collect::<Option<_>>()?
+            given
+                .iter()
+                .map(|&n| usize::try_from(if n < 0 { size as i64 - known } else { n }).ok())
+                .collect::<Option<_>>()?
         };
-        let mut start = 0;
+        let mut start = 0usize;
         let mut parts = Vec::new();
         for part in sizes {
             let indices: Vec<usize> = (start..start.checked_add(part)?).collect();
@@ -457,9 +461,9 @@ impl Evaluation<'_> {
 
     fn tile(&mut self) -> Option<Array> {
         let mut array = self.args.first()?.elems.clone();
-        let repeats = self.shape_from(1).or_else(|| {
-            self.ints(1)?.into_iter().map(|n| usize::try_from(n).ok()).collect::<Option<Vec<_>>>()
-        })?;
+        let repeats = self
+            .shape_from(1)
+            .or_else(|| self.ints(1)?.into_iter().map(|n| usize::try_from(n).ok()).collect::<Option<Vec<_>>>())?;
         let full: Option<usize> = repeats.iter().try_fold(array.len(), |n, &by| n.checked_mul(by));
         if repeats.len() != array.ndim() || full.is_none_or(|n| n > MAX_ELEMENTS) {
             return None;

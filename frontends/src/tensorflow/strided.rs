@@ -125,11 +125,26 @@ mod tests {
     #[test]
     fn masks() {
         // x[..., 1:, newaxis, -1] of rank 4
-        let s = strided("ellipsis_mask=1 new_axis_mask=4 shrink_axis_mask=8 end_mask=2", &[0, 1, 0, -1], &[0; 4], &[1; 4], &[2, 3, 4, 5]);
-        assert_eq!((s.slice.begins, s.slice.ends[2], s.slice.ends[3]), (vec![0, 0, 1, -1], op::Slice::OPEN, op::Slice::OPEN));
+        let s = strided(
+            "ellipsis_mask=1 new_axis_mask=4 shrink_axis_mask=8 end_mask=2",
+            &[0, 1, 0, -1],
+            &[0; 4],
+            &[1; 4],
+            &[2, 3, 4, 5],
+        );
+        assert_eq!(
+            (s.slice.begins, s.slice.ends[2], s.slice.ends[3]),
+            (vec![0, 0, 1, -1], op::Slice::OPEN, op::Slice::OPEN)
+        );
         assert_eq!((s.squeeze, s.unsqueeze), (vec![3], vec![3]));
         // x[::-1, 0, None]
-        let s = strided("begin_mask=1 end_mask=1 shrink_axis_mask=2 new_axis_mask=4", &[0; 3], &[0; 3], &[-1, 1, 1], &[2, 3]);
+        let s = strided(
+            "begin_mask=1 end_mask=1 shrink_axis_mask=2 new_axis_mask=4",
+            &[0; 3],
+            &[0; 3],
+            &[-1, 1, 1],
+            &[2, 3],
+        );
         assert_eq!((s.slice.begins, s.slice.steps), (vec![-1, 0], vec![-1, 1]));
         assert_eq!((s.squeeze, s.unsqueeze), (vec![1], vec![1]));
         assert!(strided("", &[0], &[9], &[1], &[5, 2]).takes_all());

@@ -48,8 +48,12 @@ pub fn averages(net: &Net) -> Vec<Average> {
             corrections.push((biased, variable));
             continue;
         }
+        let share = old.map(|old| 1.0 - old);
+        // A factor that is not the share of the new value belongs to the statistic.
+        let plain = share.zip(weight).is_none_or(|(share, weight)| (share - weight).abs() < 1e-6);
+        let statistic = new.product.filter(|_| !plain).unwrap_or(statistic);
         if let Some(statistic) = statistic_of(net, &resolver, statistic) {
-            let momentum = old.map(|old| 1.0 - old).or(weight).map(|x| x as f32);
+            let momentum = share.or(weight).map(|x| x as f32);
             let plausible = momentum.filter(|&m| m > 0.0 && m < 1.0);
             let momentum = plausible.or_else(|| factor(net.node(statistic.node)));
             found.push(Average { variable, statistic, momentum });
@@ -128,7 +132,8 @@ pub fn rates(net: &Net, cuts: &HashSet<usize>) -> Vec<(usize, NodeDef)> {
                 continue;
             }
             for &reader in net.readers(at) {
-                let joins = matches!(net.op(reader), "Add" | "AddV2" | "GreaterEqual" | "Greater" | "Less" | "LessEqual");
+                let joins =
+                    matches!(net.op(reader), "Add" | "AddV2" | "GreaterEqual" | "Greater" | "Less" | "LessEqual");
                 let operands = resolver.inputs(reader);
                 meets |= joins && operands.iter().flatten().any(|v| random.contains(&v.node) && v.node != at);
                 if spreads(net.op(reader), false) {
@@ -140,12 +145,15 @@ pub fn rates(net: &Net, cuts: &HashSet<usize>) -> Vec<(usize, NodeDef)> {
             let dtype = net.node(index).dtype("dtype").unwrap_or(DType::Float32);
             // Of a rate and of a share that is kept, one half is the same dropout.
             let half = Attr::Tensor(TensorValue::Numbers(Tensor::from_f64(dtype, &[], [0.5])));
-            edits.push((index, NodeDef {
-                name: net.node(index).name.clone(),
-                op: "Const".to_owned(),
-                inputs: Vec::new(),
-                attrs: BTreeMap::from([("value".to_owned(), half)]),
-            }));
+            edits.push((
+                index,
+                NodeDef {
+                    name: net.node(index).name.clone(),
+                    op: "Const".to_owned(),
+                    inputs: Vec::new(),
+                    attrs: BTreeMap::from([("value".to_owned(), half)]),
+                },
+            ));
         }
     }
     edits
@@ -181,6 +189,8 @@ fn update(op: &str) -> Option<(f64, f64)> {
 struct Affine {
     variable: Option<Option<f64>>,
     other: Option<(Ref, Option<f64>)>,
+    /// The product that `other` is a factor of.
+    product: Option<Ref>,
     constant: f64,
 }
 
@@ -190,6 +200,7 @@ impl Affine {
         Affine {
             variable: self.variable.map(times),
             other: self.other.map(|(value, weight)| (value, times(weight))),
+            product: self.product,
             constant: self.constant * by.unwrap_or(1.0),
         }
     }
@@ -205,7 +216,8 @@ impl Affine {
             (Some(_), Some(_)) => return None,
             (a, b) => a.or(b),
         };
-        Some(Affine { variable, other: rest, constant: self.constant + other.constant })
+        let product = self.product.or(other.product);
+        Some(Affine { variable, other: rest, product, constant: self.constant + other.constant })
     }
 
     fn is_constant(&self) -> bool {
@@ -259,9 +271,10 @@ fn affine(
         }),
         _ => None,
     };
-    // What does not contain the variable is one thing, unless it is a number.
+    // What does not contain the variable is one thing, unless it is a number or a multiple.
     match result {
         Some(result) if result.variable.is_some() || result.is_constant() => Some(result),
+        Some(result) if node.op == "Mul" => Some(Affine { product: Some(value), ..result }),
         _ => Some(atom),
     }
 }

@@ -171,7 +171,7 @@ impl Network {
 
     /// The cost of a transpose of the source for each of the four cases; what is not submodular is rounded up.
     fn transpose(&mut self, read: &End, made: &End, perm: &[usize], shape: &Shape) {
-        let (rank, output) = (shape.rank(), shape.permuted(perm));
+        let rank = shape.rank();
         let at = |x: &Order, y: &Order| {
             let to = y.after(perm);
             if x.is_factored() {
@@ -179,7 +179,6 @@ impl Network {
             }
             cost(x, &to, shape)
         };
-        debug_assert_eq!(output.rank(), made.order.perm.len());
         let source = Order::source(rank);
         let [kept, entering] = [&source, &made.order].map(|y| at(&source, y));
         let [leaving, moved] = [&source, &made.order].map(|y| at(&read.order, y));
@@ -230,5 +229,61 @@ impl Network {
             .enumerate()
             .map(|(var, reaches)| !reaches && regions.equiv(var, Var::MOVED.0))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Dice;
+    use super::*;
+
+    /// The cheapest decisions of all, those with the most moved first, by trying every one.
+    fn tried(vars: usize, edges: &[(usize, usize, u64)]) -> (u64, Vec<bool>) {
+        let decisions = (0..1usize << (vars - 2)).map(|bits| {
+            let moved: Vec<bool> = (0..vars).map(|var| var == 1 || var > 1 && bits >> (var - 2) & 1 == 1).collect();
+            let cost = edges.iter().filter(|(a, b, _)| moved[*a] && !moved[*b]).map(|edge| edge.2).sum::<u64>();
+            (cost, vars - moved.iter().filter(|moved| **moved).count(), moved)
+        });
+        let (cost, _, moved) = decisions.min().unwrap();
+        (cost, moved)
+    }
+
+    #[test]
+    fn the_cut_is_the_cheapest_with_the_most_moved() {
+        let mut dice = Dice::new(3);
+        for _ in 0..500 {
+            let vars = 3 + dice.below(7);
+            let mut network = Network::new(vars);
+            let mut edges = Vec::new();
+            // Joined in a row, so that everything has to do with everything.
+            for var in 1..vars {
+                let next = (var + 1) % vars;
+                network.joined.push((Var(var), Var(next.max(1))));
+            }
+            for _ in 0..dice.below(4 * vars) {
+                let (a, b, cost) = (dice.below(vars), dice.below(vars), 1 + dice.below(9) as u64);
+                network.edge(NodeIndex::new(a), NodeIndex::new(b), cost);
+                if a != b {
+                    edges.push((a, b, cost));
+                }
+            }
+            let (cost, moved) = tried(vars, &edges);
+            let got = network.solve(vars);
+            let paid = edges.iter().filter(|(a, b, _)| got[*a] && !got[*b]).map(|edge| edge.2).sum::<u64>();
+            assert_eq!((paid, got), (cost, moved), "{edges:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_costs_once_whoever_reads_it() {
+        let order = Order::permutation(vec![0, 2, 1]);
+        let shape = Shape::known(&[1, 5, 7]);
+        let end = |var| End { var, order: order.clone() };
+        let (free, other, moved, kept) = (end(Var(2)), end(Var(3)), end(Var::MOVED), end(Var::KEPT));
+        // Two readers that must be kept against one that must be moved: once either way, so it is moved late.
+        let mut network = Network::new(4);
+        network.value(&moved, &[&free], &shape);
+        network.value(&free, &[&kept, &kept, &other, &moved], &shape);
+        assert_eq!(network.solve(4), [false, true, true, true]);
     }
 }

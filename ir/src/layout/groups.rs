@@ -79,8 +79,14 @@ fn scan(from: &[(usize, Dim)], to: &[(usize, Dim)]) -> (Vec<Group>, usize, usize
     (groups, i, j)
 }
 
+/// More axes than any framework has; a file that has more is not worth the search.
+const MOST_AXES: usize = 64;
+
 /// The smallest groups of a reshape, in order; `None` for empty tensors.
 pub(super) fn groups(from: &Shape, to: &Shape) -> Option<Vec<Group>> {
+    if from.rank().max(to.rank()) > MOST_AXES {
+        return None;
+    }
     if from.iter().chain(to.iter()).any(|dim| *dim == Dim::Known(0)) {
         return None;
     }

@@ -13,6 +13,8 @@ mod carry;
 mod cut;
 mod groups;
 mod plan;
+#[cfg(test)]
+mod random;
 mod relabel;
 mod role;
 #[cfg(test)]

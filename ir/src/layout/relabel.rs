@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::Layout;
 use super::plan::{End, Plan};
-use super::role::{Order, Steps};
+use super::role::Order;
 use crate::diagnostic::{Problem, Result};
 use crate::graph::{Graph, NodeId, Value};
 use crate::op::{Op, Reshape, Transpose, Unsqueeze};
@@ -22,6 +22,7 @@ pub(super) fn relabel(graph: &mut Graph, order: &[NodeId], plan: &Plan, moved: &
         made: HashMap::new(),
         read: HashMap::new(),
         transposes: HashMap::new(),
+        reader: None,
         old: Vec::new(),
         constants: Vec::new(),
     };
@@ -31,8 +32,10 @@ pub(super) fn relabel(graph: &mut Graph, order: &[NodeId], plan: &Plan, moved: &
             |end: &End| if is_moved(end, moved) { end.order.clone() } else { Order::source(end.order.perm.len()) };
         let inputs: Vec<Option<Order>> = node.inputs.iter().map(|end| end.as_ref().map(actual)).collect();
         let outputs: Vec<Order> = node.outputs.iter().map(actual).collect();
+        relabel.reader = Some(id);
         relabel.node(id, &inputs, &outputs)?;
     }
+    relabel.reader = None;
     relabel.ports(plan)?;
     relabel.clean();
     Ok(())
@@ -53,6 +56,8 @@ struct Relabel<'a> {
     /// Values of the source, read in another form.
     read: HashMap<Form, Value>,
     transposes: HashMap<(Value, Vec<usize>), Value>,
+    /// The node that is being worked on; none at the outputs of the graph.
+    reader: Option<NodeId>,
     /// Transposes that may have lost their readers.
     old: Vec<NodeId>,
     /// Constants that may have lost their readers, and those that came in their place.
@@ -174,11 +179,27 @@ impl Relabel<'_> {
             self.rearrange(made, &have, order)?
         } else {
             let ordered = self.read(value, order, Vec::new())?;
-            let name = format!("{}_expanded", self.graph.node(made.node).name);
-            self.graph.add(Unsqueeze { axes: ones.clone() }, &name, &[ordered])?.into()
+            self.insert(Unsqueeze { axes: ones.clone() }, ordered, "expanded")?
         };
         self.read.insert(form, new);
         Ok(new)
+    }
+
+    /// Adds a node between a value and its reader, in the innermost scope that both are in.
+    fn insert(&mut self, op: impl Into<Op>, value: Value, suffix: &str) -> Result<Value> {
+        let name = &self.graph.node(value.node).name;
+        let (_, leaf) = name.rsplit_once('/').unwrap_or(("", name));
+        let reader = self.reader.map_or("", |id| self.graph.node(id).name.as_str());
+        let scopes = |name: &str| -> Vec<String> {
+            name.rsplit_once('/').map_or_else(Vec::new, |(scope, _)| scope.split('/').map(str::to_owned).collect())
+        };
+        let common = scopes(name).into_iter().zip(scopes(reader)).take_while(|(a, b)| a == b).map(|(a, _)| a);
+        let name = common.chain([format!("{leaf}_{suffix}")]).collect::<Vec<_>>().join("/");
+        let id = self.graph.add(op, &name, &[value])?;
+        if let Some(reader) = self.reader {
+            self.graph.place_beside(id, reader);
+        }
+        Ok(id.into())
     }
 
     /// A constant in some order, with axes of size 1 inserted and leading ones dropped where it only broadcasts.
@@ -194,7 +215,8 @@ impl Relabel<'_> {
             let lead = shape.iter().take_while(|size| **size == 1).count();
             tensor = tensor.reshaped(shape.get(lead..).unwrap_or_default()).map_err(located)?;
         }
-        let new = self.graph.constant(&name, tensor);
+        let trainable = matches!(self.graph.op(value.node), Op::Constant(constant) if constant.trainable);
+        let new = if trainable { self.graph.variable(&name, tensor) } else { self.graph.constant(&name, tensor) };
         self.constants.push((value.node, new.node));
         Ok(new)
     }
@@ -204,28 +226,26 @@ impl Relabel<'_> {
         let now = self.graph.shape(value).clone();
         let shape: Shape =
             (0..now.rank()).map(|axis| now.get(from.place(axis)).cloned().unwrap_or(Dim::Unknown)).collect();
-        let Some(Steps { factors, perm, shape: last }) = from.steps(to, &shape) else {
+        let Some(steps) = from.steps(to, &shape) else {
             let source = Order::source(shape.rank());
             let plain = self.rearrange(value, from, &source)?;
             return self.rearrange(plain, &source, to);
         };
-        let name = self.graph.node(value.node).name.clone();
-        let steps = Steps { factors, perm, shape: last };
         if steps.is_nothing() {
             return Ok(value);
         }
         if steps.is_reshape(&now) {
-            return Ok(self.graph.add(Reshape { shape: steps.shape }, &format!("{name}_reshaped"), &[value])?.into());
+            return self.insert(Reshape { shape: steps.shape }, value, "reshaped");
         }
         let Some(factors) = steps.factors else {
-            return self.transposed(value, steps.perm, &name);
+            return self.transposed(value, steps.perm);
         };
-        let split = self.graph.add(Reshape { shape: factors }, &format!("{name}_split"), &[value])?.into();
-        let transposed = self.transposed(split, steps.perm, &name)?;
-        Ok(self.graph.add(Reshape { shape: steps.shape }, &format!("{name}_merged"), &[transposed])?.into())
+        let split = self.insert(Reshape { shape: factors }, value, "split")?;
+        let transposed = self.transposed(split, steps.perm)?;
+        self.insert(Reshape { shape: steps.shape }, transposed, "merged")
     }
 
-    fn transposed(&mut self, value: Value, perm: Vec<usize>, name: &str) -> Result<Value> {
+    fn transposed(&mut self, value: Value, perm: Vec<usize>) -> Result<Value> {
         let (root, perm) = self.root(value, perm);
         if perm.is_sorted() {
             return Ok(root);
@@ -233,7 +253,7 @@ impl Relabel<'_> {
         if let Some(&same) = self.transposes.get(&(root, perm.clone())) {
             return Ok(same);
         }
-        let new = self.graph.add(Transpose { perm: perm.clone() }, &format!("{name}_transposed"), &[root])?.into();
+        let new = self.insert(Transpose { perm: perm.clone() }, root, "transposed")?;
         self.transposes.insert((root, perm), new);
         Ok(new)
     }

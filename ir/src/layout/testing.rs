@@ -8,6 +8,7 @@ use crate::graph::{Graph, Value};
 use crate::op::{self, Op, Pads};
 use crate::shape::{Dim, Shape};
 use crate::tensor::{DType, Tensor};
+use crate::validate::validate;
 
 /// Numbers that look random and are the same on every run (xorshift).
 pub(super) struct Dice(u64);
@@ -265,6 +266,9 @@ pub(super) fn converted(graph: &Graph, target: Layout, ports: Ports, batch: usiz
     for ((want, got), port) in want.into_iter().zip(&got).zip(&copy.outputs) {
         let want = permuted(want, port.permutation.as_deref());
         assert_close(&want, got, &format!("{} {}\n{}", port.name, what(), dump(&copy)));
+    }
+    if validate(graph).is_ok() {
+        validate(&copy).unwrap_or_else(|error| panic!("{error}\n{}\n{}", what(), dump(&copy)));
     }
     for id in copy.ids() {
         let spatial = copy.op(id).layout();

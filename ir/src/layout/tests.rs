@@ -85,6 +85,19 @@ fn flatten_and_dense() {
 }
 
 #[test]
+fn rearranged_weights_are_still_trained() {
+    let mut net = Net::last();
+    let x = net.input("N 2 2 3");
+    let x = net.conv(x, 2);
+    let gain = net.graph.variable("gain", Tensor::from_f32(&[2], &[2.0, 3.0]));
+    let x = net.binary(Binary::Mul, x, gain);
+    net.output(x);
+    let graph = first(&net);
+    let gain = graph.find("gain").unwrap();
+    assert!(matches!(graph.op(gain), Op::Constant(c) if c.trainable && c.tensor.shape() == [2, 1, 1]));
+}
+
+#[test]
 fn dense_and_unflatten() {
     let mut net = Net::last();
     let x = net.input("N 6");
@@ -469,4 +482,65 @@ fn permutations_are_inverse() {
     assert_eq!((to_first.as_slice(), to_last.as_slice()), ([0, 3, 1, 2].as_slice(), [0, 2, 3, 1].as_slice()));
     assert_eq!(Layout::ChannelsLast.spatial_axes(4), 1..3);
     assert_eq!(Layout::ChannelsFirst.spatial_axes(5), 2..5);
+}
+
+/// Not a measurement, but a bound that a quadratic step would break.
+#[test]
+fn large_networks_take_no_time() {
+    let mut net = Net::last();
+    let mut x = net.input("N 16 16 8");
+    for block in 0..600 {
+        let y = net.conv(x, 8);
+        let y = net.batch_norm(y);
+        let y = net.relu(y);
+        x = net.binary(Binary::Add, x, y);
+        if block % 50 == 0 {
+            let tokens = net.reshape(x, "N 8 256");
+            net.output(tokens);
+        }
+    }
+    net.output(x);
+    assert!(net.graph.len() > 5000);
+    let start = std::time::Instant::now();
+    let mut graph = net.graph.clone();
+    convert(&mut graph, Layout::ChannelsFirst, Ports::Source).unwrap();
+    assert_eq!(transposes(&graph), 14);
+    assert!(start.elapsed().as_secs() < 5);
+}
+
+#[test]
+fn channels_first_sources() {
+    let mut net = Net::new(Layout::ChannelsFirst);
+    let x = net.input("N 3 4 6");
+    let x = net.conv(x, 6);
+    let split = net.reshape(x, "N 2 3 4 6");
+    let swapped = net.transpose(split, &[0, 2, 1, 3, 4]);
+    let x = net.reshape(swapped, "N 6 4 6");
+    let pooled =
+        net.add(op::AdaptivePool { kind: op::PoolKind::Avg, output_size: vec![1, 1], layout: net.layout }, &[x]);
+    let gate = net.reshape(pooled, "N 6");
+    let gate = net.dense(gate, 6);
+    let gate = net.reshape(gate, "N 6 1 1");
+    let x = net.binary(Binary::Mul, x, gate);
+    let x = net.conv(x, 5);
+    let flat = net.reshape(x, "N ?");
+    let y = net.dense(flat, 4);
+    net.output(y);
+    assert_eq!(proven(&net), 1, "the shuffle's own");
+}
+
+#[test]
+fn transposes_lie_between_the_scopes() {
+    let mut net = Net::last();
+    let x = net.input("N 4 6 3");
+    let y = net.conv(x, 8);
+    let z = net.reshape(y, "N 12 16");
+    net.output(z);
+    net.graph.rename(y.node, "net/block/conv");
+    net.graph.rename(z.node, "net/head/reshape");
+    let graph = first(&net);
+    let transpose = graph.find("net/conv_transposed").unwrap();
+    let order = graph.order().unwrap();
+    let at = |id| order.iter().position(|&other| other == id).unwrap();
+    assert_eq!(at(transpose) + 1, at(z.node));
 }

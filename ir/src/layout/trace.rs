@@ -3,7 +3,7 @@
 //! What follows strictly is spread first. Roles of new axes, and those beyond a transpose of the source, are choices:
 //! they are made one at a time, only where nothing else was said.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::Layout;
 use super::carry::{Carried, Place, View, spatial_layout};
@@ -17,7 +17,7 @@ pub(super) struct Roles<'a> {
     graph: &'a Graph,
     target: Layout,
     known: HashMap<Value, Vec<Role>>,
-    /// Inputs and readers of all nodes, by node.
+    /// The inputs of all nodes, by slot.
     inputs: HashMap<NodeId, Vec<Option<Value>>>,
 }
 
@@ -37,17 +37,22 @@ impl<'a> Roles<'a> {
                 }
             }
         }
-        let mut choices = BTreeSet::new();
+        let readers = roles.readers(order);
+        let (mut choices, mut done) = (BTreeSet::new(), HashSet::new());
         loop {
             while let Some(value) = news.pop_front() {
                 let producer = (value.node, Place::Output(value.output));
-                let readers = graph.consumers(value).into_iter().map(|(node, slot)| (node, Place::Input(slot)));
-                for (node, anchor) in std::iter::once(producer).chain(readers) {
+                let readers = readers.get(&value).into_iter().flatten();
+                for (node, anchor) in std::iter::once(producer).chain(readers.copied()) {
+                    if done.contains(&node) {
+                        continue;
+                    }
                     if let Some(carried) = roles.carried(node, anchor) {
                         if carried.guessed {
                             choices.insert((place.get(&node).copied(), node, anchor));
                         } else {
                             roles.learn_all(node, &carried, &mut news);
+                            done.insert(node);
                         }
                     }
                 }
@@ -57,6 +62,19 @@ impl<'a> Roles<'a> {
                 roles.learn_all(node, &carried, &mut news);
             }
         }
+    }
+
+    /// Who reads a value, by value, in the order of the nodes.
+    fn readers(&self, order: &[NodeId]) -> HashMap<Value, Vec<(NodeId, Place)>> {
+        let mut readers: HashMap<Value, Vec<(NodeId, Place)>> = HashMap::new();
+        for &id in order {
+            for (slot, value) in self.inputs_of(id).iter().enumerate() {
+                if let Some(value) = value {
+                    readers.entry(*value).or_default().push((id, Place::Input(slot)));
+                }
+            }
+        }
+        readers
     }
 
     /// The roles of a value, if it has some.

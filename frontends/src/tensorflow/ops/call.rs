@@ -3,7 +3,7 @@
 use modelport_ir::{DType, Dim, Error, Layout, Op, Problem, Result, Shape, Tensor, Value, op};
 
 use crate::tensorflow::graphdef::NodeDef;
-use crate::tensorflow::lower::{Entry, Lowering};
+use crate::tensorflow::lower::{Entry, Lowering, Origin};
 use crate::tensorflow::net::Ref;
 use crate::tensorflow::symbolic::{Elem, Sizes};
 
@@ -88,13 +88,14 @@ impl<'a> Call<'_, 'a> {
         self.lower.dtype(self.input(slot)?).ok_or_else(|| self.fail(format!("input {slot} is no tensor of numbers")))
     }
 
-    /// An input that is a constant, with its name.
-    pub fn constant(&self, slot: usize) -> Option<(Tensor, String)> {
+    /// An input that is a constant, and where it came from.
+    pub fn constant(&self, slot: usize) -> Option<(Tensor, Origin)> {
         match self.lower.entry(*self.inputs.get(slot)?)? {
-            Entry::Constant(tensor, name) => Some((tensor.clone(), name.clone())),
+            Entry::Constant(tensor, origin) => Some((tensor.clone(), origin.clone())),
             Entry::Data(value) => {
-                let tensor = self.lower.graph.tensor(*value)?;
-                Some((tensor.clone(), self.lower.graph.node(value.node).name.clone()))
+                let tensor = self.lower.graph.tensor(*value)?.clone();
+                let name = self.lower.graph.node(value.node).name.clone();
+                Some((tensor, Origin { name, variable: false }))
             }
             _ => None,
         }
@@ -104,7 +105,11 @@ impl<'a> Call<'_, 'a> {
     ///
     /// # Errors
     /// When `view` does not fit.
-    pub fn view(&self, slot: usize, view: impl Fn(&Tensor) -> std::result::Result<Tensor, String>) -> Result<Option<Entry>> {
+    pub fn view(
+        &self,
+        slot: usize,
+        view: impl Fn(&Tensor) -> std::result::Result<Tensor, String>,
+    ) -> Result<Option<Entry>> {
         match self.constant(slot) {
             Some((tensor, name)) => {
                 let tensor = view(&tensor).map_err(|message| self.fail(message))?;
@@ -246,9 +251,10 @@ impl<'a> Call<'_, 'a> {
     /// # Errors
     /// When it is not known.
     pub fn known(&self, shape: &Shape, axis: usize, what: &str) -> Result<usize> {
-        shape.get(axis).and_then(Dim::known).ok_or_else(|| {
-            self.fail_sizes(format!("needs {what}, and axis {axis} of its input {shape} is not known"))
-        })
+        shape
+            .get(axis)
+            .and_then(Dim::known)
+            .ok_or_else(|| self.fail_sizes(format!("needs {what}, and axis {axis} of its input {shape} is not known")))
     }
 
     /// Adds the node that gives the result.

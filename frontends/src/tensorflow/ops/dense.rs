@@ -62,7 +62,7 @@ fn einsum(call: &mut Call) -> Result<Vec<Entry>> {
     Ok(one(call.add(op::Einsum { equation }, &values)?))
 }
 
-fn explicit(equation: &str, shapes: &[Shape]) -> Result<String, String> {
+fn explicit(equation: &str, shapes: &[Shape]) -> std::result::Result<String, String> {
     let (left, right) = match equation.split_once("->") {
         Some((left, right)) => (left, Some(right)),
         None => (equation, None),

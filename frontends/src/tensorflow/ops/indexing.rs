@@ -86,8 +86,8 @@ fn strided_slice(call: &mut Call) -> Result<Vec<Entry>> {
     let list = |slot: usize, what: &str| call.sizes(slot, what).map(|sizes| sizes.list());
     let (begins, ends, steps) = (list(1, "the begin")?, list(2, "the end")?, list(3, "the strides")?);
     let ends = open_ends(call, ends, &dims);
-    let plan = Strided::new(call.node, &begins, &ends, &steps, &shape, &dims)
-        .map_err(|message| call.fail_sizes(message))?;
+    let plan =
+        Strided::new(call.node, &begins, &ends, &steps, &shape, &dims).map_err(|message| call.fail_sizes(message))?;
     if let Some(Entry::Constant(tensor, name)) = sliced_constant(call, &plan.slice)? {
         let mut sizes = tensor.shape();
         for &axis in plan.squeeze.iter().rev() {
@@ -206,7 +206,8 @@ fn band_part(call: &mut Call) -> Result<Vec<Entry>> {
 
 /// Later versions can do other diagonals; these are the main ones.
 fn only_main(call: &Call) -> Result<()> {
-    let given = |slot: usize| if call.inputs.len() > slot { call.ints(slot, "the diagonal").map(Some) } else { Ok(None) };
+    let given =
+        |slot: usize| if call.inputs.len() > slot { call.ints(slot, "the diagonal").map(Some) } else { Ok(None) };
     match given(1)? {
         Some(k) if k.iter().any(|&k| k != 0) => Err(call.fail(format!("diagonal {k:?} is not supported"))),
         _ => Ok(()),

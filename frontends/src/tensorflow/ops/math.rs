@@ -195,7 +195,7 @@ fn cross(call: &mut Call) -> Result<Vec<Entry>> {
     if shape.last() != Some(&Dim::Known(3)) {
         return Err(call.fail("takes vectors of 3 elements"));
     }
-    let mut turned = |call: &mut Call, x: Value, name: &str, order: [usize; 3]| {
+    let turned = |call: &mut Call, x: Value, name: &str, order: [usize; 3]| {
         let split = call.helper(name, op::Split { axis, sizes: vec![1; 3] }, &[x])?;
         let parts = order.map(|output| Value { node: split.node, output });
         call.helper(&format!("{name}_turned"), op::Concat { axis }, &parts)

@@ -4,7 +4,7 @@ use modelport_ir::{Dim, Result, Shape, Tensor, Value, op};
 
 use super::call::one;
 use super::{Call, Family};
-use crate::tensorflow::lower::Entry;
+use crate::tensorflow::lower::{Entry, Origin};
 use crate::tensorflow::symbolic::Elem;
 
 pub const OPS: Family = &[
@@ -158,7 +158,7 @@ fn partitioned(call: &Call, slots: std::ops::Range<usize>, axis: usize) -> Optio
     let name = whole?;
     let wanted: Vec<i64> = shape?.into_iter().map(|size| size as i64).collect();
     let tensor = call.lower.variables().find(&[name], Some(&wanted)).ok()?;
-    Some(Entry::Constant(tensor, name.to_owned()))
+    Some(Entry::Constant(tensor, Origin { name: name.to_owned(), variable: true }))
 }
 
 fn split(call: &mut Call) -> Result<Vec<Entry>> {

@@ -5,7 +5,7 @@ use modelport_ir::{DType, Dim, Result, Shape, op};
 use super::call::one;
 use super::{Call, Family};
 use crate::tensorflow::graphdef::{Attr, TensorValue};
-use crate::tensorflow::lower::Entry;
+use crate::tensorflow::lower::{Entry, Origin};
 use crate::tensorflow::symbolic::{Elem, Sizes};
 
 pub const OPS: Family = &[
@@ -40,7 +40,9 @@ pub const OPS: Family = &[
 fn constant(call: &mut Call) -> Result<Vec<Entry>> {
     match call.node.attrs.get("value") {
         Some(Attr::Tensor(TensorValue::Numbers(tensor))) => {
-            Ok(vec![Entry::Constant(tensor.clone(), call.node.name.clone())])
+            let name = call.node.name.clone();
+            let variable = tensor.dtype().is_float() && call.lower.is_read(&name);
+            Ok(vec![Entry::Constant(tensor.clone(), Origin { name, variable })])
         }
         Some(Attr::Tensor(_)) => Ok(vec![Entry::Other]),
         _ => Err(call.fail("has no value")),

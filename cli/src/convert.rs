@@ -1,0 +1,218 @@
+//! The conversions: in one go, or in three steps that do the same.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use modelport_backends::plan::Param;
+use modelport_backends::pytorch::{self, Generated};
+use modelport_backends::weights::{self, Format};
+use modelport_frontends::{Source, tensorflow};
+use modelport_ir::atomic::AtomicFile;
+use modelport_ir::{Error, Graph, Layout, Problem, Result, codec, layout, validate};
+use serde_json::Value;
+
+use crate::args::Conversion;
+use crate::output;
+use crate::report::{Network, Report};
+use crate::ui::Ui;
+
+/// `convert`: a framework's files become code and weights.
+pub fn convert(conversion: &Conversion, ui: &mut Ui) -> Result<()> {
+    let (code, weights) = output::code_and_weights(&conversion.output)?;
+    let target = Target::begin(conversion, code, weights)?;
+    let graph = read(&conversion.source, ui)?;
+    let report =
+        Report { command: "convert", framework: "tensorflow", sources: files(&conversion.source), ..Report::default() };
+    target.write(conversion, graph, report, ui)
+}
+
+/// `to-ir`: a framework's files become files of the neutral graph.
+pub fn to_ir(conversion: &Conversion, ui: &mut Ui) -> Result<()> {
+    let base = output::base(&conversion.output);
+    let named = |format: &codec::Format| {
+        let mut name = base.clone().into_os_string();
+        name.push(".");
+        name.push(format.extension());
+        PathBuf::from(name)
+    };
+    let paths: Vec<PathBuf> = codec::Format::ALL.iter().map(named).collect();
+    let writable: Vec<Error> = paths.iter().filter_map(|path| AtomicFile::create(path).err()).collect();
+    Error::collect(writable.into_iter().flat_map(|error| error.problems).collect())?;
+    let graph = read(&conversion.source, ui)?;
+    let files_written = ui.stage("write", None, |_| codec::save(&graph, &base, codec::Format::ALL))?;
+    let report = Report {
+        command: "to-ir",
+        framework: "tensorflow",
+        sources: files(&conversion.source),
+        parameters: graph.parameters(),
+        network: Some(Network::of(&graph)),
+        files: files_written,
+        seconds: ui.seconds(),
+        ..Report::default()
+    };
+    ui.report(|| report.json(), || report.text())
+}
+
+/// `to-code`: files of the neutral graph become code and weights.
+pub fn to_code(conversion: &Conversion, ui: &mut Ui) -> Result<()> {
+    let code = output::code(&conversion.output);
+    let weights = conversion.weights_output.clone().unwrap_or_else(|| code.with_extension("npy"));
+    Format::of(&weights)?;
+    let target = Target::begin(conversion, code, weights)?;
+    let Source { network, weights, .. } = &conversion.source;
+    let network = network.as_deref().unwrap_or(Path::new(""));
+    let graph = ui.stage("read", None, |_| {
+        let graph = codec::load(network, weights.as_deref())?;
+        validate::validate(&graph).map_err(|error| error.in_file(network))?;
+        Ok(graph)
+    })?;
+    let report =
+        Report { command: "to-code", framework: "ir", sources: files(&conversion.source), ..Report::default() };
+    target.write(conversion, graph, report, ui)
+}
+
+/// `to-model`: the weights of generated code become a model file.
+pub fn to_model(conversion: &Conversion, ui: &mut Ui) -> Result<()> {
+    let Conversion { source, output, .. } = conversion;
+    let format = Format::of(output)?;
+    let module = match (conversion.whole_module, &source.network) {
+        (false, _) => None,
+        (true, Some(code)) => Some(restorable(code)?),
+        (true, None) => return Err(Error::new("--whole-module needs the code as well: -in NAME.py")),
+    };
+    let [mut file] = output::begin([output.as_path()])?;
+    let params = ui.stage("read", None, |_| weights::read(source.weights.as_deref().unwrap_or(Path::new(""))))?;
+    write_weights(&mut file, format, &params, module.as_deref(), ui)?;
+    file.commit()?;
+    let report = Report {
+        command: "to-model",
+        framework: "pytorch",
+        sources: files(source),
+        parameters: parameters(&params),
+        files: vec![output.clone()],
+        load: source.network.clone().map(|code| (code, output.clone())),
+        whole_module: module.is_some(),
+        seconds: ui.seconds(),
+        ..Report::default()
+    };
+    ui.report(|| report.json(), || report.text())
+}
+
+/// The module that generated code is, if it can restore a whole module.
+fn restorable(code: &Path) -> Result<String> {
+    let failed = |message: String| Problem::new(message).file(code);
+    let text = std::fs::read_to_string(code).map_err(|error| failed(format!("can't be read: {error}")))?;
+    if !text.contains("\ndef _restore(") {
+        let message = "has no function that restores a whole module";
+        return Err(failed(message.to_owned()).hint("write it with `modelport to-code … --whole-module`").into());
+    }
+    output::module(code)
+}
+
+fn read(source: &Source, ui: &Ui) -> Result<Graph> {
+    ui.stage("read", None, |_| tensorflow::read(source))
+}
+
+fn files(source: &Source) -> Vec<PathBuf> {
+    source.network.iter().chain(&source.weights).cloned().collect()
+}
+
+/// The files that a conversion writes, begun before any work is done.
+struct Target {
+    code: AtomicFile,
+    weights: AtomicFile,
+    name_map: Option<AtomicFile>,
+    format: Format,
+    module: Option<String>,
+}
+
+impl Target {
+    fn begin(conversion: &Conversion, code: PathBuf, weights: PathBuf) -> Result<Target> {
+        let format = Format::of(&weights)?;
+        let module = match conversion.whole_module {
+            true => Some(output::module(&code)?),
+            false => None,
+        };
+        // The code of a whole module may go with weights of any kind until `to-model`.
+        let module_here = module.filter(|_| format == Format::Torch);
+        if conversion.whole_module && module_here.is_none() && conversion.weights_output.is_none() {
+            let problem = Problem::new("only .pth and .pt files hold a whole module").file(&weights);
+            return Err(problem.hint("give -om a name that ends in .pth, or leave out --whole-module").into());
+        }
+        let [code, weights] = output::begin([&code, &weights])?;
+        let name_map = conversion.name_map.as_deref().map(AtomicFile::create).transpose()?;
+        Ok(Target { code, weights, name_map, format, module: module_here })
+    }
+
+    /// Brings the graph into the target's layout, writes everything, and tells what was done.
+    fn write(mut self, conversion: &Conversion, mut graph: Graph, report: Report, ui: &mut Ui) -> Result<()> {
+        let (code, weights) = (self.code.path().to_owned(), self.weights.path().to_owned());
+        ui.stage("layout", None, |_| {
+            layout::convert(&mut graph, Layout::ChannelsFirst, conversion.ports)?;
+            validate::validate(&graph)
+        })?;
+        let options = pytorch::Options {
+            kit_model: conversion.kit_model,
+            restore: conversion.whole_module,
+            weights_file: weights.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            class_name: None,
+        };
+        let Generated { code: text, params } = ui.stage("plan", None, |_| pytorch::generate(&graph, &options))?;
+
+        write_weights(&mut self.weights, self.format, &params, self.module.as_deref(), ui)?;
+        put(&mut self.code, text.as_bytes())?;
+        if let Some(file) = &mut self.name_map {
+            put(file, format!("{:#}\n", name_map(&params)).as_bytes())?;
+        }
+        let mut files = vec![code.clone(), weights.clone()];
+        self.weights.commit()?;
+        if let Some(file) = self.name_map {
+            files.push(file.path().to_owned());
+            file.commit()?;
+        }
+        self.code.commit()?;
+
+        let report = Report {
+            parameters: parameters(&params),
+            network: Some(Network::of(&graph)),
+            files,
+            code_lines: Some(text.lines().count()),
+            load: Some((code, weights)),
+            whole_module: self.module.is_some(),
+            seconds: ui.seconds(),
+            ..report
+        };
+        ui.report(|| report.json(), || report.text())
+    }
+}
+
+fn put(file: &mut AtomicFile, bytes: &[u8]) -> Result<()> {
+    let path = file.path().to_owned();
+    file.write_all(bytes).map_err(|error| Problem::new(format!("can't be written: {error}")).file(path).into())
+}
+
+fn write_weights(file: &mut AtomicFile, format: Format, params: &[Param], module: Option<&str>, ui: &Ui) -> Result<()> {
+    let total = params.iter().map(|param| param.tensor.byte_len() as u64).sum();
+    ui.stage("weights", Some(total), |progress| {
+        weights::write_to(file, format, params, weights::Options { module, progress: Some(progress) })
+    })
+}
+
+/// The number of elements of all weights that are real numbers; tied ones count once.
+fn parameters(params: &[Param]) -> usize {
+    let floats: Vec<&Param> = params.iter().filter(|param| param.tensor.dtype().is_float()).collect();
+    let is_first = |index: &usize| {
+        let tensor = |at: usize| floats.get(at).map(|param| &param.tensor);
+        !(0..*index).any(|at| tensor(at).zip(tensor(*index)).is_some_and(|(a, b)| a.is_same(b)))
+    };
+    (0..floats.len()).filter(is_first).filter_map(|index| floats.get(index)).map(|param| param.tensor.numel()).sum()
+}
+
+/// For every weight the name that it had in the source, or null where it had none.
+fn name_map(params: &[Param]) -> Value {
+    let name = |param: &Param| match param.source.as_str() {
+        "" => Value::Null,
+        source => source.into(),
+    };
+    params.iter().map(|param| (param.key.clone(), name(param))).collect()
+}

@@ -1,0 +1,22 @@
+//! The table of operators that can be converted, generated from the code that converts them.
+
+use modelport_frontends::tensorflow;
+
+/// A table in Markdown: operators of every source, by initial.
+pub fn table() -> String {
+    let mut rows: Vec<(char, Vec<&str>)> = Vec::new();
+    for op in tensorflow::supported_ops() {
+        let initial = op.chars().next().unwrap_or('?');
+        match rows.last_mut() {
+            Some((letter, ops)) if *letter == initial => ops.push(op),
+            _ => rows.push((initial, vec![op])),
+        }
+    }
+    let count: usize = rows.iter().map(|(_, ops)| ops.len()).sum();
+    let mut text = format!("| | TensorFlow: {count} operators |\n| --- | --- |\n");
+    for (letter, ops) in rows {
+        let ops: Vec<String> = ops.iter().map(|op| format!("`{op}`")).collect();
+        text.push_str(&format!("| {letter} | {} |\n", ops.join(" ")));
+    }
+    text
+}

@@ -1,0 +1,190 @@
+//! Where the network ends: the nodes that were asked for, those of a signature, or the one sensible end.
+
+use std::collections::HashSet;
+
+use modelport_ir::{Error, Problem, Result, Shape};
+
+use super::clean::Resolver;
+use super::metagraph::MetaGraph;
+use super::near::near;
+use super::net::{Net, Ref};
+
+/// A node that may be an output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Its name.
+    pub name: String,
+    /// Its operator.
+    pub op: String,
+    /// Its shape, if it is known.
+    pub shape: Option<Shape>,
+}
+
+/// Parts of names of operators that are no part of a network: savers, optimizers, summaries, initialisation, queues.
+const OUTSIDE: &[&str] = &[
+    "Apply",
+    "Assert",
+    "Assign",
+    "Dataset",
+    "Enqueue",
+    "Filename",
+    "Init",
+    "Iterator",
+    "MergeV2Checkpoints",
+    "NoOp",
+    "Print",
+    "Queue",
+    "Random",
+    "Restore",
+    "Save",
+    "Scatter",
+    "Stack",
+    "String",
+    "Summary",
+    "TruncatedNormal",
+];
+
+/// Parts of names of operators with which training begins: what they lead to is no part of a network either.
+const LOSSES: &[&str] = &["CrossEntropy", "CTCLoss", "InTopK", "L2Loss", "Grad", "Backprop"];
+
+/// The values that were asked for by name, in order.
+///
+/// # Errors
+/// All names that are not in the graph, each with names that come near.
+pub fn named(net: &Net, names: &[String]) -> Result<Vec<(String, Ref)>> {
+    let mut problems = Vec::new();
+    let mut found = Vec::new();
+    for name in names {
+        match net.find(name).or_else(|| net.find(name.trim_start_matches('^'))) {
+            Some(value) => found.push((name.clone(), value)),
+            None => problems.push(unknown(net, name)),
+        }
+    }
+    Error::collect(problems)?;
+    Ok(found)
+}
+
+/// The problem that there is no such node.
+pub fn unknown(net: &Net, name: &str) -> Problem {
+    let node = name.split(':').next().unwrap_or(name);
+    let problem = Problem::new(format!("there is no node '{name}' in the graph"));
+    let mut close = near(node, net.nodes().iter().map(|node| node.name.as_str()), 5);
+    if close.is_empty() {
+        let inside = |other: &&str| other.to_lowercase().contains(&node.to_lowercase());
+        close = net.nodes().iter().map(|node| node.name.as_str()).filter(inside).take(5).collect();
+    }
+    if close.is_empty() {
+        problem.hint("'modelport inspect' lists the nodes at which a network may end.")
+    } else {
+        problem.hint(format!("Near it come: {}.", close.join(", ")))
+    }
+}
+
+/// The outputs of the signature for serving, by name.
+pub fn of_signature(net: &Net, meta: &MetaGraph) -> Option<Vec<(String, Ref)>> {
+    let signature = meta.signatures.get("serving_default").or_else(|| {
+        // Only one way to serve.
+        let mut all = meta.signatures.iter().filter(|(name, _)| !name.starts_with("__"));
+        all.next().filter(|_| all.next().is_none()).map(|(_, signature)| signature)
+    })?;
+    let found: Option<Vec<_>> = signature
+        .outputs
+        .values()
+        .map(|info| Some((info.tensor.trim_end_matches(":0").to_owned(), net.find(&info.tensor)?)))
+        .collect();
+    found.filter(|found| !found.is_empty())
+}
+
+/// Nodes that depend on an input and that nothing but losses, summaries and the like reads.
+pub fn ends(resolver: &Resolver, is_input: impl Fn(usize) -> bool) -> Vec<usize> {
+    let net = resolver.net();
+    let any = |parts: &[&str], index: usize| parts.iter().any(|part| net.op(index).contains(part));
+    let transposed =
+        |index: usize| net.op(index).ends_with("BackpropInput") || net.op(index).ends_with("BackpropInputV2");
+    // A transposed convolution is written as a gradient: it is one when it comes after a loss.
+    let losses = reached(net, |index| any(LOSSES, index) && !transposed(index));
+    let inside = reached(net, &is_input);
+    let outside = |index: usize| any(OUTSIDE, index) || losses.contains(&index);
+    (0..net.len())
+        .filter(|&index| inside.contains(&index) && !outside(index) && !is_input(index))
+        .filter(|&index| net.readers(index).iter().all(|&reader| outside(reader)))
+        .collect()
+}
+
+/// Nodes that are among some, or read them.
+fn reached(net: &Net, begin: impl Fn(usize) -> bool) -> HashSet<usize> {
+    let mut reached = HashSet::new();
+    let mut stack: Vec<usize> = (0..net.len()).filter(|&index| begin(index)).collect();
+    while let Some(index) = stack.pop() {
+        if reached.insert(index) {
+            stack.extend_from_slice(net.readers(index));
+        }
+    }
+    reached
+}
+
+/// The error that the end of the network is not clear.
+pub fn ambiguous(candidates: &[Candidate]) -> Error {
+    if candidates.is_empty() {
+        let problem = Problem::new("no node of the graph looks like an output of a network");
+        return problem.hint("Name it with --dstNode.").into();
+    }
+    let list: Vec<String> = candidates
+        .iter()
+        .map(|c| match &c.shape {
+            Some(shape) => format!("{} [{}] {shape}", c.name, c.op),
+            None => format!("{} [{}]", c.name, c.op),
+        })
+        .collect();
+    let message = format!("{} nodes may be the network's output", candidates.len());
+    Problem::new(message).hint(format!("Choose with --dstNode:\n      {}", list.join("\n      "))).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensorflow::testing::net;
+
+    fn found(text: &str) -> Vec<String> {
+        let net = net(text);
+        let resolver = Resolver::new(&net, false, HashSet::new());
+        let input = |index: usize| net.op(index) == "Placeholder";
+        ends(&resolver, input).into_iter().map(|index| net.node(index).name.clone()).collect()
+    }
+
+    #[test]
+    fn savers_and_summaries_are_no_ends() {
+        let text = "
+            x = Placeholder()
+            w = VariableV2()
+            y = MatMul(x, w)
+            out = Relu(y)
+            s = HistogramSummary(tag, out)
+            tag = Const()
+            save = SaveV2(w)
+            init = Assign(w, r)
+            r = RandomUniform()";
+        assert_eq!(found(text), ["out"]);
+    }
+
+    #[test]
+    fn before_the_loss_is_an_end() {
+        let text = "
+            x = Placeholder()
+            w = VariableV2()
+            y = MatMul(x, w)
+            labels = Placeholder()
+            loss = SparseSoftmaxCrossEntropyWithLogits(y, labels)
+            grad = MatMulGrad(x, loss)
+            train = ApplyAdam(w, grad)";
+        assert_eq!(found(text), ["y"]);
+    }
+
+    #[test]
+    fn unknown_names_come_with_near_ones() {
+        let net = net("net/Logits = Relu()\nnet/Conv = Relu()");
+        let error = named(&net, &["Logits".to_owned(), "net/Conv:0".to_owned()]).unwrap_err();
+        assert_eq!(error.problems.len(), 1);
+        assert_eq!(error.problems[0].hint.as_deref(), Some("Near it come: net/Logits."));
+    }
+}
