@@ -96,7 +96,7 @@ impl Node<'_> {
 
     /// The number of input channels that the weights of a convolution want.
     fn channels(&self) -> Outcome<Option<usize>> {
-        let Some(&[.., ref a, ref b]) = self.info(1).ok().map(|info| info.shape.as_slice()) else { return Ok(None) };
+        let Some([.., a, b]) = self.info(1).ok().map(|info| info.shape.as_slice()) else { return Ok(None) };
         Ok(match self.def.op.as_str() {
             "ConvTranspose" => b.known(),
             // One multiplier or several: not told apart here.
