@@ -141,6 +141,15 @@ impl Writer {
         }
     }
 
+    /// Length in print, with variables by the longest name that they may get.
+    fn printed_len(&self, expr: &Expr) -> usize {
+        let named = expr.rewrite(&mut |e| match e {
+            Expr::Var(var) => Some(Expr::name(self.hints[*var].first().map_or("x", String::as_str))),
+            _ => None,
+        });
+        named.to_string().chars().count()
+    }
+
     fn emit(&mut self, value: Value) -> usize {
         let (expr, hints) = self.pending.remove(&value).unwrap_or((Expr::name("None"), Vec::new()));
         let var = self.fresh(hints);
@@ -160,9 +169,9 @@ impl Writer {
             let mut waiting: Vec<Value> =
                 step.operands.iter().copied().filter(|value| self.pending.contains_key(value)).collect();
             waiting.dedup();
-            let long = printed_len(&filled) > LINE || calls > CALLS;
+            let long = self.printed_len(&filled) > LINE || calls > CALLS;
             // Deeper chains read better one line each; the longest operand goes first, in the order of evaluation.
-            let Some(&longest) = waiting.iter().max_by_key(|value| printed_len(&self.read(**value))) else {
+            let Some(&longest) = waiting.iter().max_by_key(|value| self.printed_len(&self.read(**value))) else {
                 return filled;
             };
             if !long {
@@ -221,7 +230,6 @@ impl Writer {
 }
 
 fn collect(expr: &Expr, vars: &mut Vec<usize>) {
-    expr.count(&|_| false);
     expr.rewrite(&mut |e| {
         if let Expr::Var(var) = e {
             vars.push(*var);
@@ -235,9 +243,4 @@ fn with_names(expr: &Expr, names: &[String]) -> Expr {
         Expr::Var(var) => Some(Expr::name(&names[*var])),
         _ => None,
     })
-}
-
-/// Length in print, with variables as `x`.
-fn printed_len(expr: &Expr) -> usize {
-    expr.rewrite(&mut |e| matches!(e, Expr::Var(_)).then(|| Expr::name("x"))).to_string().chars().count()
 }

@@ -6,4 +6,4 @@ mod print;
 
 pub use expr::{Arg, Expr, Lit, Slot};
 pub use names::{Namer, camel_case, identifier, snake_case};
-pub use print::{WIDTH, comment, statement};
+pub use print::{WIDTH, comment, signature, statement};

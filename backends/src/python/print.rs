@@ -13,7 +13,10 @@ pub fn statement(indent: usize, prefix: &str, expr: &Expr) -> Vec<String> {
         return vec![line];
     }
     let Some((head, items, close)) = bracket(expr) else {
-        return vec![format!("{pad}{prefix}("), format!("{pad}    {expr}"), format!("{pad})")];
+        let mut lines = vec![format!("{pad}{prefix}(")];
+        lines.extend(operands(indent + 4, expr));
+        lines.push(format!("{pad})"));
+        return lines;
     };
     let mut lines = vec![format!("{pad}{prefix}{head}")];
     let texts: Vec<String> = items.iter().map(|(name, value)| format!("{name}{value}")).collect();
@@ -30,6 +33,47 @@ pub fn statement(indent: usize, prefix: &str, expr: &Expr) -> Vec<String> {
         }
     }
     lines.push(format!("{pad}{close}"));
+    lines
+}
+
+/// An expression in brackets of its own: on one line, else a line for each operand of its loosest operator.
+fn operands(indent: usize, expr: &Expr) -> Vec<String> {
+    let pad = " ".repeat(indent);
+    let line = format!("{pad}{expr}");
+    if line.chars().count() <= WIDTH || !matches!(expr, Expr::Binary(..)) {
+        return vec![line];
+    }
+    let own = precedence(expr);
+    let mut parts = Vec::new();
+    let mut at = expr;
+    while let Expr::Binary(left, operator, right) = at {
+        if precedence(at) != own {
+            break;
+        }
+        parts.push((*operator, right.as_ref()));
+        at = left.as_ref();
+    }
+    let bracketed = |part: &Expr, low: u8| if precedence(part) < low { format!("({part})") } else { part.to_string() };
+    let mut lines = vec![format!("{pad}{}", bracketed(at, own))];
+    lines.extend(parts.iter().rev().map(|(operator, part)| format!("{pad}{operator} {}", bracketed(part, own + 1))));
+    lines
+}
+
+/// The head of a function, on one line, else with its arguments on a line or a line each.
+pub fn signature(indent: usize, name: &str, args: &[String], returns: &str) -> Vec<String> {
+    let pad = " ".repeat(indent);
+    let line = format!("{pad}def {name}({}){returns}:", args.join(", "));
+    if line.chars().count() <= WIDTH {
+        return vec![line];
+    }
+    let together = format!("{pad}    {}", args.join(", "));
+    let mut lines = vec![format!("{pad}def {name}(")];
+    if together.chars().count() <= WIDTH {
+        lines.push(together);
+    } else {
+        lines.extend(args.iter().map(|arg| format!("{pad}    {arg},")));
+    }
+    lines.push(format!("{pad}){returns}:"));
     lines
 }
 

@@ -145,6 +145,18 @@ pub fn binary(b: &mut Builder<'_>, op: Binary) -> Built {
     } else {
         (b.operand(0)?, b.operand(1)?)
     };
+    // What a number is for, should it differ between uses of a class.
+    let role = match op {
+        Mul | Div => "scale",
+        Add | Sub => "offset",
+        Pow => "exponent",
+        _ => "value",
+    };
+    let named = |expr: Expr| match expr {
+        Expr::Slot(slot) => Expr::slot(role, slot.value),
+        other => other,
+    };
+    let (x, y) = (named(x), named(y));
     let operator = match op {
         Add => "+",
         Sub => "-",

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Options;
 use crate::plan::{Class, MemberKind, Program};
-use crate::python::{Expr, Lit, camel_case, comment, statement};
+use crate::python::{Expr, Lit, camel_case, comment, signature, statement};
 
 const TEMPLATE: &str = include_str!("../../../templates/pytorch.py.tera");
 /// More scopes than this are not listed in a class's docstring.
@@ -15,10 +15,9 @@ const LISTED: usize = 8;
 struct ClassText {
     name: String,
     doc: Vec<String>,
-    args: Vec<String>,
+    init_head: Vec<String>,
     init: Vec<String>,
-    inputs: Vec<String>,
-    returns: &'static str,
+    forward_head: Vec<String>,
     body: Vec<String>,
 }
 
@@ -177,6 +176,8 @@ fn class_text(class: &Class) -> ClassText {
         Some(default) => format!("{name}={default}"),
         None => name.clone(),
     });
+    let inputs = class.body.args.iter().map(|name| format!("{name}: Tensor"));
+    let inputs = std::iter::once("self".to_owned()).chain(inputs);
     let doc = match class.scopes.as_slice() {
         [] => Vec::new(),
         scopes if scopes.len() > LISTED => Vec::new(),
@@ -185,10 +186,9 @@ fn class_text(class: &Class) -> ClassText {
     ClassText {
         name: class.name.clone(),
         doc,
-        args: args.collect(),
+        init_head: signature(4, "__init__", &std::iter::once("self".to_owned()).chain(args).collect::<Vec<_>>(), ""),
         init,
-        inputs: class.body.args.clone(),
-        returns,
+        forward_head: signature(4, "forward", &inputs.collect::<Vec<_>>(), &format!(" -> {returns}")),
         body,
     }
 }

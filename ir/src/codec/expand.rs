@@ -19,11 +19,8 @@ impl Loader<'_> {
         match (def.op.as_str(), inputs) {
             ("Constant" | "Const", _) => {
                 let tensor = self.constant_tensor(def)?;
-                self.last(
-                    def,
-                    Op::Constant(Constant { tensor, trainable: def.flag(TRAINABLE).ok().flatten().unwrap_or(false) }),
-                    &[],
-                )
+                let trainable = def.flag(TRAINABLE).map_err(Error::new)?.unwrap_or(false);
+                self.last(def, Constant { tensor, trainable }, &[])
             }
             ("Scale", &[x]) => self.scale(def, x),
             ("SeparableConv", &[x]) => self.separable(def, x),
@@ -64,7 +61,7 @@ impl Loader<'_> {
 
     fn stored(&mut self, def: &NodeDef, key: &str) -> Option<Value> {
         let tensor = self.tensor(&def.name, key)?;
-        Some(self.constant(&format!("{}/{key}", def.name), tensor))
+        Some(self.variable(&format!("{}/{key}", def.name), tensor))
     }
 
     /// `x * scale + bias`, over the last axis.
@@ -92,8 +89,8 @@ impl Loader<'_> {
         };
         let all = channels.checked_mul(multiplier).unwrap_or_default();
         let depthwise = depthwise.reshaped(&[height, width, 1, all]).map_err(Error::new)?;
-        let depthwise = self.constant(&format!("{}/depthwise/weights", def.name), depthwise);
-        let pointwise = self.constant(&format!("{}/weights", def.name), pointwise);
+        let depthwise = self.variable(&format!("{}/depthwise/weights", def.name), depthwise);
+        let pointwise = self.variable(&format!("{}/weights", def.name), pointwise);
         let infos = [Some(self.graph.info(x)), Some(self.graph.info(depthwise))];
         let conv = NodeDef { op: "DepthwiseConv".to_owned(), ..def.clone() };
         let conv = read(&conv, &infos).map_err(Error::new)?;
@@ -122,7 +119,7 @@ impl Loader<'_> {
         let flat =
             Shape(vec![shape.first().cloned().unwrap_or(Dim::Unknown), features.map_or(Dim::Unknown, Dim::Known)]);
         let flat = self.step(def, "flatten", Reshape { shape: flat }, &[x])?;
-        let weights = self.constant(&format!("{}/weights", def.name), weights);
+        let weights = self.variable(&format!("{}/weights", def.name), weights);
         match self.stored(def, "bias") {
             Some(bias) => self.last(def, Dense {}, &[flat, weights, bias]),
             None if def.flag("use_bias").ok().flatten() == Some(true) => Err(self.missing(&["bias"]).into()),

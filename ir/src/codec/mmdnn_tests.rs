@@ -137,6 +137,11 @@ fn a_network_of_tensorflow() {
     assert_eq!(graph.node(dw.node).name, "dw/weights");
     let norm = graph.inputs_of(graph.find("bn").unwrap());
     assert!(norm[1].is_none() && norm[2].is_some());
+    let trained = norm[2..].iter().flatten().map(|value| match graph.op(value.node) {
+        Op::Constant(constant) => constant.trainable,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(trained.collect::<Vec<_>>(), [true, false, false]);
     expect!(op(&graph, "drop"), Op::Dropout(drop) => assert_eq!(drop.rate, 0.1));
     expect!(op(&graph, "pool"), Op::Reduce(pool) => assert_eq!((&pool.axes, pool.keep_dims), (&vec![1, 2], true)));
     expect!(op(&graph, "prob"), Op::Softmax(op) => assert_eq!(op.axis, 1));

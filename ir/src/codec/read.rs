@@ -242,11 +242,12 @@ impl Loader<'_> {
         };
         let default = format!("{}/{}", def.name, slot.name);
         let fresh = self.fresh(name.unwrap_or(&default));
-        let trainable = def.texts(TRAINABLE).map_err(Problem::new)?.unwrap_or_default();
-        let value = match trainable.iter().any(|trained| trained == slot.name) {
-            true => self.graph.variable(&fresh, tensor),
-            false => self.graph.constant(&fresh, tensor),
+        let trained = match def.texts(TRAINABLE).map_err(Error::new)? {
+            Some(trained) => trained.iter().any(|trained| trained == slot.name),
+            // MMdnn does not say; statistics are not trained.
+            None => def.value(CONSTANTS).is_none() && !matches!(slot.name, "mean" | "var"),
         };
+        let value = if trained { self.graph.variable(&fresh, tensor) } else { self.graph.constant(&fresh, tensor) };
         if let Some(name) = name {
             self.constants.insert(name.to_owned(), value);
         }
@@ -258,10 +259,10 @@ impl Loader<'_> {
         self.weights.get(node).and_then(|layer| layer.get(name)).cloned()
     }
 
-    /// Adds a constant that is no node in the file.
-    pub fn constant(&mut self, name: &str, tensor: Tensor) -> Value {
+    /// Adds a weight that is no node in the file.
+    pub fn variable(&mut self, name: &str, tensor: Tensor) -> Value {
         let name = self.fresh(name);
-        self.graph.constant(&name, tensor)
+        self.graph.variable(&name, tensor)
     }
 
     /// A name that no node in the file has.

@@ -155,8 +155,11 @@ pub(super) fn clip(op: &Clip, x: &Array) -> Result<Array, String> {
 pub(super) fn prelu(op: &PRelu, x: &Array, slope: &Array) -> Result<Array, String> {
     let ((a, dtype), (slope, _)) = (x.reals()?, slope.reals()?);
     let slope = flat(slope);
+    if let [slope] = *slope {
+        return Ok(Array::real(a.mapv(|x| if x < 0.0 { slope * x } else { x }), dtype));
+    }
     let result = Lanes::along(a, &[op.layout.channel_axis(a.ndim())]).mapped(|lane| {
-        for (x, slope) in lane.iter_mut().zip(slope.iter().cycle()) {
+        for (x, slope) in lane.iter_mut().zip(slope.iter()) {
             if *x < 0.0 {
                 *x *= slope;
             }

@@ -222,9 +222,10 @@ fn truncated(dtype: DType, x: f64) -> i64 {
     }
 }
 
-/// Fails when a value of this shape would be too large.
+/// Fails when a value of this shape would be too large, also if there are no elements because another axis is empty.
 pub(super) fn check_size(shape: &[usize]) -> Result<(), String> {
-    match numel(shape) {
+    let sizes: Vec<usize> = shape.iter().map(|&size| size.max(1)).collect();
+    match numel(&sizes) {
         Some(n) if n <= MAX_ELEMENTS => Ok(()),
         _ => Err(format!("a value of shape {shape:?} is too large to evaluate")),
     }

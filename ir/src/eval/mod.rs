@@ -9,6 +9,8 @@ mod array;
 mod conv;
 mod dense;
 mod erf;
+#[cfg(test)]
+mod hostile;
 mod io;
 mod math;
 mod norm;

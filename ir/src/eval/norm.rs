@@ -84,7 +84,7 @@ pub(super) fn group_norm(op: &GroupNorm, x: &Array, inputs: &[Option<&Array>]) -
     let (a, dtype) = x.reals()?;
     let channel = op.layout.channel_axis(a.ndim());
     let channels = a.shape()[channel];
-    if op.groups == 0 || channels % op.groups != 0 {
+    if op.groups == 0 || op.groups > channels || channels % op.groups != 0 {
         return Err(format!("{channels} channels do not divide into {} groups", op.groups));
     }
     let mut split = a.shape().to_vec();

@@ -1,6 +1,6 @@
 //! Pooling.
 
-use super::array::Array;
+use super::array::{Array, check_size};
 use super::window::{Space, Window};
 use crate::op::{AdaptivePool, Pool, PoolKind};
 
@@ -80,6 +80,7 @@ pub(super) fn adaptive(op: &AdaptivePool, x: &Array, shape: &[usize]) -> Result<
         let size = space.sizes[i];
         let outer = space.batch * space.sizes[..i].iter().product::<usize>();
         let inner = space.sizes[i + 1..].iter().product::<usize>() * space.channels;
+        check_size(&[outer, out, inner])?;
         let mut values = Vec::with_capacity(outer * out * inner);
         for block in (0..outer).map(|o| &space.values[o * size * inner..(o + 1) * size * inner]) {
             for position in 0..out {

@@ -1,6 +1,6 @@
 //! Resizing, and blocks that move between space and depth.
 
-use super::array::Array;
+use super::array::{Array, check_size};
 use super::window::Space;
 use crate::layout::Layout;
 use crate::op::{Coordinates, Resize, ResizeMode};
@@ -18,6 +18,7 @@ pub(super) fn resize(op: &Resize, x: &Array, shape: &[usize]) -> Result<Array, S
         let blends: Vec<Blend> = (0..out).map(|position| blend(op, position, size, out)).collect();
         let outer = space.batch * space.sizes[..i].iter().product::<usize>();
         let inner = space.sizes[i + 1..].iter().product::<usize>() * space.channels;
+        check_size(&[outer, out, inner])?;
         let mut values = vec![0.0; outer * out * inner];
         for o in 0..outer {
             let block = &space.values[o * size * inner..(o + 1) * size * inner];

@@ -63,7 +63,7 @@ fn find(graph: &Graph, id: NodeId) -> Option<Found> {
             && graph.shape(parameter).rank() > 0
             && is_constant(graph, parameter)
             && varying_axes(graph.shape(parameter), shape)? == wide;
-        fits.then(|| Found { norm: x.node, slot, parameter, sizes })
+        fits.then_some(Found { norm: x.node, slot, parameter, sizes })
     })
 }
 

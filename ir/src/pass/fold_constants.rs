@@ -13,7 +13,7 @@
 
 use std::collections::HashSet;
 
-use super::rewrite::{forward, view};
+use super::rewrite::{forward, named_view, view};
 use crate::diagnostic::{Error, Problem, Result};
 use crate::eval::{self, Array};
 use crate::graph::{Graph, NodeId, Value};
@@ -29,10 +29,7 @@ const LARGE: usize = 1 << 24;
 /// Folds everything that can be.
 pub fn run(graph: &mut Graph) -> Result<usize> {
     let weights = weights(graph);
-    forward(graph, |graph, id| {
-        let limit = if weights.contains(&id) { LARGE } else { SMALL };
-        fold(graph, id, limit)
-    })
+    forward(graph, |graph, id| fold(graph, id, weights.contains(&id)))
 }
 
 /// Folds only numbers without axes: epsilons, rates and the like, which patterns want to see, while the vectors of
@@ -42,7 +39,7 @@ pub fn scalars(graph: &mut Graph) -> Result<usize> {
         let inputs = graph.inputs_of(id);
         let scalar = graph.node(id).outputs.iter().all(|info| info.shape.rank() == 0)
             && inputs.iter().flatten().all(|input| graph.shape(*input).numel() == Dim::Known(1));
-        if scalar { fold(graph, id, 1) } else { Ok(false) }
+        if scalar { fold(graph, id, false) } else { Ok(false) }
     })
 }
 
@@ -71,7 +68,9 @@ fn weights(graph: &Graph) -> HashSet<NodeId> {
     found
 }
 
-fn fold(graph: &mut Graph, id: NodeId, limit: usize) -> Result<bool> {
+/// Folds one node; `weight` says whether a layer takes what becomes of it as a weight.
+fn fold(graph: &mut Graph, id: NodeId, weight: bool) -> Result<bool> {
+    let limit = if weight { LARGE } else { SMALL };
     if matches!(graph.op(id), Op::Input(_) | Op::Constant(_) | Op::Foreign(_) | Op::Dropout(_)) {
         return Ok(false);
     }
@@ -85,17 +84,21 @@ fn fold(graph: &mut Graph, id: NodeId, limit: usize) -> Result<bool> {
             let new = if single {
                 view(graph, source, tensor)
             } else {
-                graph.constant(&format!("{name}/part_{output}"), tensor)
+                named_view(graph, source, &format!("{name}/part_{output}"), tensor)
             };
             graph.replace_uses(Value { node: id, output }, new);
         }
         return Ok(true);
     }
     let Some(outputs) = evaluate(graph, id, limit)? else { return Ok(false) };
+    // A kernel that was computed from a variable is trained in its place.
+    let trained = |input: &Value| matches!(graph.op(input.node), Op::Constant(constant) if constant.trainable);
+    let trainable = weight && graph.inputs_of(id).iter().flatten().any(trained);
     let name = graph.node(id).name.clone();
     graph.rename(id, &format!("{name}/folded"));
     for (output, array) in outputs.iter().enumerate() {
-        let new = graph.constant(&name, array.to_tensor());
+        let tensor = array.to_tensor();
+        let new = if trainable { graph.variable(&name, tensor) } else { graph.constant(&name, tensor) };
         graph.replace_uses(Value { node: id, output }, new);
     }
     Ok(true)

@@ -106,7 +106,7 @@ fn layer(shape: &Shape, axes: &[usize], epsilon: f32, parameters: &[Shape]) -> O
         varying.iter().all(|axes| *axes == want)
     };
     let layouts = [Layout::ChannelsLast, Layout::ChannelsFirst];
-    if rank >= 3 && rank <= 5 {
+    if (3..=5).contains(&rank) {
         for layout in layouts {
             let channel = layout.channel_axis(rank);
             // Over the last axis of rank 3 both are meant, and layer normalisation is what people mean.
@@ -124,7 +124,7 @@ fn layer(shape: &Shape, axes: &[usize], epsilon: f32, parameters: &[Shape]) -> O
         let sizes = if parameters.is_empty() { Vec::new() } else { sizes(axes)? };
         return Some((LayerNorm { axes: axes.to_vec(), epsilon }.into(), sizes));
     }
-    if rank >= 3 && rank <= 5 && axes == inner {
+    if (3..=5).contains(&rank) && axes == inner {
         for layout in layouts {
             let channel = layout.channel_axis(rank);
             if along(&[channel]) {

@@ -39,7 +39,7 @@ fn key(graph: &Graph, id: NodeId) -> Option<(String, Vec<Option<Value>>)> {
         Op::Input(_) | Op::Foreign(_) | Op::Dropout(_) => return None,
         Op::Constant(constant) => {
             let tensor = &constant.tensor;
-            if tensor.rank() != 0 {
+            if tensor.rank() != 0 || constant.trainable {
                 return None;
             }
             format!("{}:{:?}", tensor.dtype(), tensor.to_bytes().ok()?)
@@ -83,8 +83,14 @@ mod tests {
         let (a, b) = (net.sub(x, v), net.sub(x, w));
         let (c, d) = (net.op(Dropout { rate: 0.5 }, &[x]), net.op(Dropout { rate: 0.5 }, &[x]));
         let e = net.sub(v, x);
+        let tensor = crate::Tensor::from_f32(&[], &[1.0]);
+        let (s, t) = (net.graph.variable("s", tensor.clone()), net.graph.variable("t", tensor));
+        let (s, t) = (net.mul(x, s), net.mul(x, t));
         net.scope = "block".to_owned();
         let f = net.sub(x, v);
-        assert_eq!(net.ops(&[a, b, c, d, e, f], run), ["Sub", "Sub", "Dropout", "Dropout", "Sub", "Sub"]);
+        assert_eq!(
+            net.ops(&[a, b, c, d, e, s, t, f], run),
+            ["Sub", "Sub", "Dropout", "Dropout", "Sub", "Mul", "Mul", "Sub"]
+        );
     }
 }

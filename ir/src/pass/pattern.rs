@@ -19,9 +19,11 @@ pub fn tidy(number: f64) -> f32 {
     if near(digits, number) { digits as f32 } else { number as f32 }
 }
 
-/// The number of a constant without axes. A constant `[1]` is none: it may be the weight of a single channel.
+/// The number of a constant without axes. A constant `[1]` is none: it may be the weight of a single channel; nor is
+/// one that training changes.
 pub fn number(graph: &Graph, value: Value) -> Option<f64> {
     match graph.op(value.node) {
+        Op::Constant(constant) if constant.trainable => None,
         Op::Fill(fill) if fill.shape.rank() == 0 => Some(f64::from(fill.value)),
         _ if graph.shape(value).rank() == 0 => graph.scalar(value),
         _ => None,

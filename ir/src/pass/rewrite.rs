@@ -160,5 +160,13 @@ pub fn view(graph: &mut Graph, source: Value, tensor: Tensor) -> Value {
     if graph.uses(source) <= 1 {
         graph.rename(source.node, &format!("{name}/source"));
     }
-    graph.constant(&name, tensor)
+    named_view(graph, source, &name, tensor)
+}
+
+/// A constant that is a view of another one, under a name of its own. It is trained where the other one is.
+pub fn named_view(graph: &mut Graph, source: Value, name: &str, tensor: Tensor) -> Value {
+    match graph.op(source.node) {
+        Op::Constant(constant) if constant.trainable => graph.variable(name, tensor),
+        _ => graph.constant(name, tensor),
+    }
 }
