@@ -45,7 +45,7 @@ const OUTSIDE: &[&str] = &[
 ];
 
 /// Parts of names of operators with which training begins: what they lead to is no part of a network either.
-const LOSSES: &[&str] = &["CrossEntropy", "CTCLoss", "InTopK", "L2Loss", "Grad", "Backprop"];
+const LOSSES: &[&str] = &["CrossEntropy", "CTCLoss", "InTopK", "L2Loss", "Backprop"];
 
 /// The values that were asked for by name, in order.
 ///
@@ -102,7 +102,8 @@ pub fn ends(resolver: &Resolver, is_input: impl Fn(usize) -> bool) -> Vec<usize>
     let transposed =
         |index: usize| net.op(index).ends_with("BackpropInput") || net.op(index).ends_with("BackpropInputV2");
     // A transposed convolution is written as a gradient: it is one when it comes after a loss.
-    let losses = reached(net, |index| any(LOSSES, index) && !transposed(index));
+    let gradient = |index: usize| net.op(index).contains("Grad") && !net.op(index).ends_with("Gradient");
+    let losses = reached(net, |index| gradient(index) || (any(LOSSES, index) && !transposed(index)));
     let inside = reached(net, &is_input);
     let outside = |index: usize| any(OUTSIDE, index) || losses.contains(&index);
     (0..net.len())
