@@ -48,7 +48,7 @@ pub struct Inspection {
     pub outputs: Vec<Candidate>,
     /// Where else the network may end.
     pub candidates: Vec<Candidate>,
-    /// What would keep it from being converted.
+    /// What would keep it from being converted up to its outputs, where these are known.
     pub problems: Vec<Problem>,
 }
 
@@ -92,9 +92,9 @@ fn look(
         None => (Vec::new(), ends),
     };
     let shown: Vec<Ref> = if outputs.is_empty() { &others } else { &outputs }.iter().map(|(_, value)| *value).collect();
-    let all: Vec<Ref> = outputs.iter().chain(&others).map(|(_, value)| *value).collect();
     let inside = needed(&resolver, &inputs, shown.iter().copied());
     let mut lowering = Lowering::new(&resolver, variables, network.inputs(&resolver), Graph::default());
+    let all: Vec<Ref> = outputs.iter().chain(&others).map(|(_, value)| *value).collect();
     lowering.run(&all);
 
     let candidate = |(name, value): &(String, Ref)| Candidate {
@@ -125,7 +125,12 @@ fn look(
         candidates: others.iter().map(candidate).collect(),
         ..inspection
     };
-    inspection.problems = lowering.problems();
+    if !outputs.is_empty() {
+        let named: HashSet<&str> = inside.iter().map(|&index| net.node(index).name.as_str()).collect();
+        let problems = lowering.problems().into_iter();
+        let concerns = |problem: &Problem| problem.node.as_deref().is_none_or(|node| named.contains(node));
+        inspection.problems = problems.filter(concerns).collect();
+    }
     inspection
 }
 

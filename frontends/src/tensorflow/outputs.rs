@@ -47,6 +47,12 @@ const OUTSIDE: &[&str] = &[
 /// Parts of names of operators with which training begins: what they lead to is no part of a network either.
 const LOSSES: &[&str] = &["CrossEntropy", "CTCLoss", "InTopK", "L2Loss", "Backprop"];
 
+/// Parts of names of operators that change variables.
+const UPDATES: &[&str] = &["Assign", "Apply", "Scatter"];
+
+/// Operators that look at the shape of a value only: their results do not depend on what an input holds.
+const SHAPES: &[&str] = &["Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"];
+
 /// The values that were asked for by name, in order.
 ///
 /// # Errors
@@ -103,21 +109,29 @@ pub fn ends(resolver: &Resolver, is_input: impl Fn(usize) -> bool) -> Vec<usize>
         |index: usize| net.op(index).ends_with("BackpropInput") || net.op(index).ends_with("BackpropInputV2");
     // A transposed convolution is written as a gradient: it is one when it comes after a loss.
     let gradient = |index: usize| net.op(index).contains("Grad") && !net.op(index).ends_with("Gradient");
-    let losses = reached(net, |index| gradient(index) || (any(LOSSES, index) && !transposed(index)));
-    let inside = reached(net, &is_input);
-    let outside = |index: usize| any(OUTSIDE, index) || losses.contains(&index);
+    let losses = reached(net, |index| gradient(index) || (any(LOSSES, index) && !transposed(index)), |_| true);
+    let is_shape = |index: usize| SHAPES.contains(&net.op(index));
+    let is_text =
+        |index: usize| net.node(index).attrs.contains_key("dtype") && net.node(index).dtype("dtype").is_none();
+    let inside = reached(net, |index| is_input(index) && !is_text(index), |index| !is_shape(index));
+    let outside = |index: usize| any(OUTSIDE, index) || losses.contains(&index) || !inside.contains(&index);
+    // What others only wait for is a signal, and what goes into a variable an update.
+    let awaited: HashSet<usize> = (0..net.len()).flat_map(|index| net.controls(index).iter().copied()).collect();
+    let is_signal =
+        |index: usize| net.op(index) == "Identity" && net.readers(index).is_empty() && awaited.contains(&index);
+    let is_update = |index: usize| net.readers(index).iter().any(|&reader| any(UPDATES, reader));
     (0..net.len())
-        .filter(|&index| inside.contains(&index) && !outside(index) && !is_input(index))
+        .filter(|&index| !outside(index) && !is_input(index) && !is_signal(index) && !is_update(index))
         .filter(|&index| net.readers(index).iter().all(|&reader| outside(reader)))
         .collect()
 }
 
-/// Nodes that are among some, or read them.
-fn reached(net: &Net, begin: impl Fn(usize) -> bool) -> HashSet<usize> {
+/// Nodes that are among some, or read them, as far as `go` says.
+fn reached(net: &Net, begin: impl Fn(usize) -> bool, go: impl Fn(usize) -> bool) -> HashSet<usize> {
     let mut reached = HashSet::new();
     let mut stack: Vec<usize> = (0..net.len()).filter(|&index| begin(index)).collect();
     while let Some(index) = stack.pop() {
-        if reached.insert(index) {
+        if go(index) && reached.insert(index) {
             stack.extend_from_slice(net.readers(index));
         }
     }
@@ -179,6 +193,24 @@ mod tests {
             grad = MatMulGrad(x, loss)
             train = ApplyAdam(w, grad)";
         assert_eq!(found(text), ["y"]);
+    }
+
+    #[test]
+    fn signals_updates_and_shapes_are_no_ends() {
+        let text = "
+            x = Placeholder()
+            y = Relu(x)
+            s = Shape(y)
+            n = StridedSlice(s)
+            zeros = ZerosLike(y)
+            gradient = ReluGrad(zeros, y)
+            signal = Identity(y, ^save)
+            wait = NoOp(^signal)
+            mean = VariableV2()
+            step = Sub(mean, y)
+            update = AssignSub(mean, step)
+            out = Softmax(y)";
+        assert_eq!(found(text), ["out"]);
     }
 
     #[test]
