@@ -39,15 +39,12 @@ pub fn evaluate(lower: &mut Lowering, node: &NodeDef, inputs: &[Ref]) -> Option<
         _ => {}
     }
     let mut computed = matches!(node.op.as_str(), "Range" | "LinSpace");
-    // The whole numbers that these take are axes and shapes: a weight that is only reshaped stays a weight.
-    let moves = matches!(node.op.as_str(), "Reshape" | "ExpandDims" | "Transpose" | "Slice" | "StridedSlice");
-    let real = |value: &Ref| matches!(lower.entry(*value), Some(Entry::Constant(t, _)) if t.dtype().is_float());
-    let moved = moves && inputs.first().is_some_and(real);
     let mut args = Vec::with_capacity(inputs.len());
-    for &value in inputs {
+    let data = data_slots(&node.op, inputs.len());
+    for (slot, &value) in inputs.iter().enumerate() {
         let sizes = match lower.entry(value)? {
             Entry::Sizes(sizes) => {
-                computed = true;
+                computed |= data.contains(&slot);
                 sizes.clone()
             }
             Entry::Constant(tensor, _) if tensor.dtype().is_float() => {
@@ -58,7 +55,7 @@ pub fn evaluate(lower: &mut Lowering, node: &NodeDef, inputs: &[Ref]) -> Option<
                 of_tensor(tensor)?
             }
             Entry::Constant(tensor, _) => {
-                computed |= !moved;
+                computed |= data.contains(&slot);
                 of_tensor(tensor)?
             }
             _ => return None,
@@ -77,6 +74,17 @@ pub fn evaluate(lower: &mut Lowering, node: &NodeDef, inputs: &[Ref]) -> Option<
             && (!dtype.is_float() || array.iter().all(|elem| elem.dim() != Dim::Unknown || elem.real().is_some()))
     };
     results.iter().all(good).then(|| results.into_iter().map(|elems| Sizes { dtype, elems, like }).collect())
+}
+
+/// The inputs that hold numbers to compute with; others are axes and shapes, which make no weight a computed number.
+fn data_slots(op: &str, count: usize) -> std::ops::Range<usize> {
+    match op {
+        "Reshape" | "Squeeze" | "ExpandDims" | "Transpose" | "Slice" | "StridedSlice" | "Gather" | "GatherV2"
+        | "Tile" | "BroadcastTo" | "ReverseV2" | "SplitV" | "Prod" | "Sum" | "Max" | "Min" => 0..1,
+        "ConcatV2" => 0..count.saturating_sub(1),
+        "Concat" | "Split" => 1..count,
+        _ => 0..count,
+    }
 }
 
 fn of_shape(lower: &mut Lowering, node: &NodeDef, value: Ref) -> Option<Sizes> {
