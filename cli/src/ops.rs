@@ -1,8 +1,9 @@
 //! The table of operators that can be converted, generated from the code that converts them.
 
 use modelport_frontends::tensorflow;
+use modelport_ir::op::FAMILIES;
 
-/// A table in Markdown: operators of every source, by initial.
+/// A table in Markdown: operators of every source, by initial, and those of the neutral graph.
 pub fn table() -> String {
     let mut rows: Vec<(char, Vec<&str>)> = Vec::new();
     for op in tensorflow::supported_ops() {
@@ -18,5 +19,10 @@ pub fn table() -> String {
         let ops: Vec<String> = ops.iter().map(|op| format!("`{op}`")).collect();
         text.push_str(&format!("| {letter} | {} |\n", ops.join(" ")));
     }
+    text.push_str(&format!(
+        "\nThey become {} operators of the neutral graph: {}.\n",
+        FAMILIES.len(),
+        FAMILIES.join(", ")
+    ));
     text
 }

@@ -170,6 +170,7 @@ enum Takes {
     Numbers,
     Truth,
     Integers,
+    Bits,
 }
 
 impl Takes {
@@ -179,6 +180,7 @@ impl Takes {
             Takes::Numbers => dtype != DType::Bool,
             Takes::Truth => dtype == DType::Bool,
             Takes::Integers => dtype.is_int(),
+            Takes::Bits => !dtype.is_float(),
         }
     }
 
@@ -188,6 +190,7 @@ impl Takes {
             Takes::Numbers => "numbers",
             Takes::Truth => "truth values",
             Takes::Integers => "whole numbers",
+            Takes::Bits => "truth values or whole numbers",
         }
     }
 }
@@ -222,12 +225,12 @@ fn check_types(op: &Op, infos: &[Option<&ValueInfo>], messages: &mut Vec<String>
         | Op::Resize(Resize { mode: ResizeMode::Nearest, .. }) => takes(0, Takes::Numbers),
         Op::Pool(_) | Op::AdaptivePool(_) | Op::Resize(_) => takes(0, Takes::Reals),
         Op::Clip(_) | Op::CumSum(_) | Op::ArgReduce(_) | Op::TopK(_) => takes(0, Takes::Numbers),
-        Op::Unary(Unary::Not) => takes(0, Takes::Truth),
+        Op::Unary(Unary::Not) => takes(0, Takes::Bits),
         Op::Unary(_) => takes(0, Takes::Numbers),
         Op::Binary(op) => {
             same_from = Some(0);
             match op {
-                Binary::And | Binary::Or | Binary::Xor => takes(0, Takes::Truth),
+                Binary::And | Binary::Or | Binary::Xor => takes(0, Takes::Bits),
                 Binary::Equal | Binary::NotEqual => {}
                 Binary::Atan2 => takes(0, Takes::Reals),
                 _ => takes(0, Takes::Numbers),

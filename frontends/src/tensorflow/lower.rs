@@ -27,6 +27,9 @@ pub trait Variables {
     fn find(&self, names: &[&str], shape: Option<&[i64]>) -> std::result::Result<Tensor, Problem>;
 }
 
+/// How many operators a weight may be computed by.
+const MAX_FIXED: usize = 64;
+
 /// What is known of a value.
 #[derive(Clone, Debug)]
 pub enum Entry {
@@ -337,6 +340,26 @@ impl<'a> Lowering<'a> {
     /// The boolean that a value is at conversion time.
     pub fn truth(&self, value: Ref) -> Option<bool> {
         self.resolver.truth(value)
+    }
+
+    /// Whether a value depends on no input: it is a constant, or will be when constants are folded.
+    pub fn is_fixed(&self, value: Ref) -> bool {
+        let start = match self.entries.get(&value) {
+            Some(Entry::Data(value)) => value.node,
+            Some(Entry::Constant(..)) => return true,
+            Some(Entry::Sizes(sizes)) => return sizes.reals().is_some(),
+            Some(Entry::Other) | None => return false,
+        };
+        let (mut seen, mut stack) = (HashSet::new(), vec![start]);
+        while let Some(id) = stack.pop() {
+            if matches!(self.graph.op(id), Op::Input(_) | Op::Foreign(_)) || seen.len() > MAX_FIXED {
+                return false;
+            }
+            if seen.insert(id) {
+                stack.extend(self.graph.inputs_of(id).into_iter().flatten().map(|value| value.node));
+            }
+        }
+        true
     }
 
     /// Where the values of variables come from.

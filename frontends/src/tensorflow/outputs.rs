@@ -20,32 +20,32 @@ pub struct Candidate {
     pub shape: Option<Shape>,
 }
 
-/// Parts of names of operators that are no part of a network: savers, optimizers, summaries, initialisation, queues.
+/// Parts of names of operators that are no part of a network: savers, summaries, initialisation, queues.
 const OUTSIDE: &[&str] = &[
-    "Apply",
-    "Assert",
-    "Assign",
     "Dataset",
-    "Enqueue",
     "Filename",
     "Init",
     "Iterator",
     "MergeV2Checkpoints",
     "NoOp",
-    "Print",
     "Queue",
     "Random",
     "Restore",
     "Save",
-    "Scatter",
     "Stack",
     "String",
     "Summary",
     "TruncatedNormal",
 ];
 
+/// Parts of names of operators that change variables or stop the program: what they read was computed for them.
+const UPDATES: &[&str] = &["Apply", "Assert", "Assign", "Enqueue", "Scatter"];
+
 /// Parts of names of operators with which training begins: what they lead to is no part of a network either.
-const LOSSES: &[&str] = &["CrossEntropy", "CTCLoss", "InTopK", "L2Loss", "Grad", "Backprop"];
+const LOSSES: &[&str] = &["CrossEntropy", "CTCLoss", "InTopK", "L2Loss", "Backprop"];
+
+/// Operators that ask for a shape, or make numbers of it; gradients do.
+const SHAPES: &[&str] = &["Shape", "ShapeN", "Size", "Rank", "ConcatOffset", "ZerosLike", "OnesLike", "Fill"];
 
 /// The values that were asked for by name, in order.
 ///
@@ -102,13 +102,32 @@ pub fn ends(resolver: &Resolver, is_input: impl Fn(usize) -> bool) -> Vec<usize>
     let transposed =
         |index: usize| net.op(index).ends_with("BackpropInput") || net.op(index).ends_with("BackpropInputV2");
     // A transposed convolution is written as a gradient: it is one when it comes after a loss.
-    let losses = reached(net, |index| any(LOSSES, index) && !transposed(index));
+    let gradient = |index: usize| net.op(index).contains("Grad") && !net.op(index).ends_with("Gradient");
+    let losses = reached(net, |index| gradient(index) || (any(LOSSES, index) && !transposed(index)));
+    let mut outside: HashSet<usize> =
+        (0..net.len()).filter(|&index| any(OUTSIDE, index) || any(UPDATES, index) || losses.contains(&index)).collect();
+    // Shapes of shapes, and no deeper.
+    for _ in 0..3 {
+        let of_those = |index: &usize| net.readers(*index).iter().all(|reader| outside.contains(reader));
+        let more: Vec<usize> =
+            (0..net.len()).filter(|&index| SHAPES.contains(&net.op(index))).filter(of_those).collect();
+        outside.extend(more);
+    }
     let inside = reached(net, &is_input);
-    let outside = |index: usize| any(OUTSIDE, index) || losses.contains(&index);
-    (0..net.len())
-        .filter(|&index| inside.contains(&index) && !outside(index) && !is_input(index))
-        .filter(|&index| net.readers(index).iter().all(|&reader| outside(reader)))
-        .collect()
+    let gates: HashSet<usize> = (0..net.len()).flat_map(|index| net.controls(index)).copied().collect();
+    let ends = |index: &usize, outside: &dyn Fn(usize) -> bool| {
+        let readers = net.readers(*index);
+        let own = inside.contains(index) && !outside(*index) && !is_input(*index) && !net.op(*index).starts_with('_');
+        // What is only waited for is no result.
+        let gate = readers.is_empty() && gates.contains(index);
+        own && !gate && readers.iter().all(|&reader| outside(reader) && !any(UPDATES, reader))
+    };
+    let found: Vec<usize> = (0..net.len()).filter(|index| ends(index, &|i| outside.contains(&i))).collect();
+    if !found.is_empty() {
+        return found;
+    }
+    // All that there is may be a loss.
+    (0..net.len()).filter(|index| ends(index, &|i| any(OUTSIDE, i) || any(UPDATES, i))).collect()
 }
 
 /// Nodes that are among some, or read them.

@@ -55,8 +55,8 @@ fn empty(path: &Path) -> Graph {
 }
 
 /// A graph with its functions in place, and what the user says of it.
-struct Network<'s> {
-    net: Net,
+pub(super) struct Network<'s> {
+    pub(super) net: Net,
     source: &'s Source,
     averages: Vec<(String, f32)>,
     cuts: Vec<Ref>,
@@ -64,7 +64,7 @@ struct Network<'s> {
 }
 
 impl<'s> Network<'s> {
-    fn new(def: GraphDef, source: &'s Source) -> Result<Network<'s>> {
+    pub(super) fn new(def: GraphDef, source: &'s Source) -> Result<Network<'s>> {
         let net = Net::new(functions::inline(def, source.training)?);
         let cuts = cuts(&net, source)?;
         let nodes: HashSet<usize> = cuts.iter().map(|cut| cut.node).collect();
@@ -78,11 +78,11 @@ impl<'s> Network<'s> {
         Ok(Network { net, source, averages, cuts, inferred: HashMap::new() })
     }
 
-    fn resolver(&self) -> Resolver<'_> {
+    pub(super) fn resolver(&self) -> Resolver<'_> {
         Resolver::new(&self.net, self.source.training, self.cuts.iter().map(|cut| cut.node).collect())
     }
 
-    fn inputs<'a>(&self, resolver: &Resolver<'a>) -> Inputs<'a> {
+    pub(super) fn inputs<'a>(&self, resolver: &Resolver<'a>) -> Inputs<'a> {
         let shapes = self.source.input_shapes.clone();
         Inputs::new(resolver, self.cuts.clone(), shapes, self.inferred.clone())
     }
@@ -103,7 +103,9 @@ impl<'s> Network<'s> {
         let edits = dilation::rewrite(&resolver, &needed);
         self.net = edited(self.net, edits);
         let mut graph = lowered(&self, &outputs, graph, variables)?;
-        if std::env::var("NOPASS").is_err() { pass::run(&mut graph, pass::NORMALIZE)?; }
+        if std::env::var("NOPASS").is_err() {
+            pass::run(&mut graph, pass::NORMALIZE)?;
+        }
         self.finish(&mut graph)?;
         Ok(graph)
     }
@@ -112,7 +114,7 @@ impl<'s> Network<'s> {
     fn only_end(&self, variables: &dyn Variables) -> Result<Vec<(String, Ref)>> {
         let resolver = self.resolver();
         let inputs = self.inputs(&resolver);
-        let ends = outputs::ends(&resolver, |index| inputs.is_input(index));
+        let ends = outputs::ends(&resolver, |index| inputs.is_data(index));
         match ends.as_slice() {
             [end] => Ok(vec![(self.net.node(*end).name.clone(), Ref { node: *end, output: 0 })]),
             _ => Err(outputs::ambiguous(&self.candidates(variables)?)),
@@ -122,7 +124,7 @@ impl<'s> Network<'s> {
     fn candidates(&self, variables: &dyn Variables) -> Result<Vec<Candidate>> {
         let resolver = self.resolver();
         let inputs = self.inputs(&resolver);
-        let ends = outputs::ends(&resolver, |index| inputs.is_input(index));
+        let ends = outputs::ends(&resolver, |index| inputs.is_data(index));
         let values: Vec<Ref> = ends.iter().map(|&node| Ref { node, output: 0 }).collect();
         let mut lowering = Lowering::new(&resolver, variables, inputs, Graph::default());
         lowering.run(values.get(..MAX_CANDIDATES).unwrap_or(&values));
@@ -215,7 +217,7 @@ fn edited(net: Net, edits: Vec<(usize, NodeDef)>) -> Net {
     Net::new(GraphDef { nodes, functions: Vec::new() })
 }
 
-fn needed(resolver: &Resolver, inputs: &Inputs, outputs: impl Iterator<Item = Ref>) -> HashSet<usize> {
+pub(super) fn needed(resolver: &Resolver, inputs: &Inputs, outputs: impl Iterator<Item = Ref>) -> HashSet<usize> {
     let mut needed = HashSet::new();
     let mut stack: Vec<usize> = outputs.map(|value| resolver.resolve(value).node).collect();
     while let Some(index) = stack.pop() {

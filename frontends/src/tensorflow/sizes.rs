@@ -403,7 +403,7 @@ impl Evaluation<'_> {
             vec![size / count; count]
         } else {
             let given = self.ints(1)?;
-            let known: i64 = given.iter().filter(|&&n| n >= 0).sum();
+            let known = given.iter().filter(|&&n| n >= 0).fold(0i64, |sum, &n| sum.saturating_add(n));
             given
                 .iter()
                 .map(|&n| usize::try_from(if n < 0 { size as i64 - known } else { n }).ok())

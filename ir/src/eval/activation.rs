@@ -22,6 +22,7 @@ pub(super) fn unary(op: Unary, x: &Array) -> Result<Array, String> {
         Array::Int(a, dtype) => match op {
             Unary::IsNan | Unary::IsInf => Ok(Array::Bool(a.mapv(|_| false))),
             Unary::IsFinite => Ok(Array::Bool(a.mapv(|_| true))),
+            Unary::Not => Ok(Array::whole(a.mapv(|x| !x), *dtype)),
             _ => Ok(Array::whole(whole(op, a)?, *dtype)),
         },
         Array::Bool(a) if op == Unary::Not => Ok(Array::Bool(a.mapv(|x| !x))),

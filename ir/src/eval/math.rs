@@ -147,16 +147,16 @@ fn whole(op: Binary) -> Option<fn(i64, i64) -> i64> {
         Binary::Maximum => i64::max,
         Binary::Minimum => i64::min,
         Binary::SquaredDifference => |a, b| a.wrapping_sub(b).wrapping_mul(a.wrapping_sub(b)),
+        Binary::And => |a, b| a & b,
+        Binary::Or => |a, b| a | b,
+        Binary::Xor => |a, b| a ^ b,
         Binary::Atan2
         | Binary::Equal
         | Binary::NotEqual
         | Binary::Less
         | Binary::LessEqual
         | Binary::Greater
-        | Binary::GreaterEqual
-        | Binary::And
-        | Binary::Or
-        | Binary::Xor => return None,
+        | Binary::GreaterEqual => return None,
     })
 }
 

@@ -53,7 +53,7 @@ pub enum Unary {
     Acosh,
     Atanh,
     Erf,
-    /// Logical negation; boolean.
+    /// Negation of truth values, or of the bits of whole numbers.
     Not,
     /// Boolean result.
     IsNan,
@@ -116,7 +116,7 @@ impl Operator for Unary {
     }
     fn infer(&self, inputs: &[Option<&ValueInfo>]) -> Result<Vec<ValueInfo>, String> {
         let x = input(inputs, 0)?;
-        let boolean = matches!(self, Unary::Not | Unary::IsNan | Unary::IsInf | Unary::IsFinite);
+        let boolean = matches!(self, Unary::IsNan | Unary::IsInf | Unary::IsFinite);
         let dtype = if boolean { DType::Bool } else { x.dtype };
         Ok(vec![ValueInfo::new(dtype, x.shape.clone())])
     }

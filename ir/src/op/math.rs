@@ -33,8 +33,11 @@ pub enum Binary {
     LessEqual,
     Greater,
     GreaterEqual,
+    /// Of truth values, or of the bits of whole numbers.
     And,
+    /// Of truth values, or of the bits of whole numbers.
     Or,
+    /// Of truth values, or of the bits of whole numbers.
     Xor,
 }
 
@@ -70,10 +73,10 @@ impl Binary {
         matches!(self, Add | Mul | Maximum | Minimum | SquaredDifference | Equal | NotEqual | And | Or | Xor)
     }
 
-    /// Whether the result is boolean.
+    /// Whether the result is boolean whatever the operands are.
     pub fn is_predicate(self) -> bool {
         use Binary::*;
-        matches!(self, Equal | NotEqual | Less | LessEqual | Greater | GreaterEqual | And | Or | Xor)
+        matches!(self, Equal | NotEqual | Less | LessEqual | Greater | GreaterEqual)
     }
 }
 

@@ -20,14 +20,15 @@ pub const OPS: Family = &[
     ("Einsum", einsum),
 ];
 
-/// A product with a constant matrix is a dense layer. A matrix that is read elsewhere too stays as it is, so that it
+/// A product with a matrix that does not depend on the inputs is a dense layer. A matrix that is read elsewhere too stays as it is, so that it
 /// stays one weight.
 fn product(call: &mut Call, flags: [&str; 2]) -> Result<Vec<Entry>> {
     let [transpose_a, transpose_b] = flags.map(|flag| call.node.flag(flag));
     let matrix = call.shape(1)?.rank() == 2;
     let shared = call.lower.readers(call.input(1)?) > 1;
-    let data = call.constant(0).is_none();
-    if call.constant(1).is_some() && matrix && data && !(transpose_b && shared) {
+    let (a, b) = (call.input(0)?, call.input(1)?);
+    let data = !call.lower.is_fixed(a);
+    if call.lower.is_fixed(b) && matrix && data && !(transpose_b && shared) {
         let (mut x, shape) = call.shaped(0)?;
         if transpose_a {
             let mut perm: Vec<usize> = (0..shape.rank()).collect();
@@ -39,6 +40,10 @@ fn product(call: &mut Call, flags: [&str; 2]) -> Result<Vec<Entry>> {
         }
         let weights = match transpose_b.then(|| call.view(1, |tensor| tensor.permuted(&[1, 0]))).transpose()? {
             Some(Some(Entry::Constant(tensor, name))) => call.lower.constant(&name, tensor),
+            Some(None) => {
+                let matrix = call.data(1)?;
+                call.helper("weights", op::Transpose { perm: vec![1, 0] }, &[matrix])?
+            }
             _ => call.data(1)?,
         };
         return Ok(one(call.add(op::Dense {}, &[x, weights])?));

@@ -30,6 +30,7 @@ pub const OPS: Family = &[
     ("IsNan", |call| unary(call, Unary::IsNan)),
     ("Log", |call| unary(call, Unary::Log)),
     ("Log1p", |call| unary(call, Unary::Log1p)),
+    ("Invert", |call| unary(call, Unary::Not)),
     ("LogicalNot", |call| unary(call, Unary::Not)),
     ("Neg", |call| unary(call, Unary::Neg)),
     ("Reciprocal", |call| unary(call, Unary::Reciprocal)),
@@ -45,6 +46,9 @@ pub const OPS: Family = &[
     ("Add", |call| binary(call, Binary::Add)),
     ("AddV2", |call| binary(call, Binary::Add)),
     ("Atan2", |call| binary(call, Binary::Atan2)),
+    ("BitwiseAnd", |call| binary(call, Binary::And)),
+    ("BitwiseOr", |call| binary(call, Binary::Or)),
+    ("BitwiseXor", |call| binary(call, Binary::Xor)),
     ("Div", |call| binary(call, Binary::Div)),
     ("Equal", |call| binary(call, Binary::Equal)),
     ("FloorDiv", |call| binary(call, Binary::FloorDiv)),
@@ -66,6 +70,8 @@ pub const OPS: Family = &[
     ("Sub", |call| binary(call, Binary::Sub)),
     ("TruncateDiv", truncate_div),
     ("TruncateMod", |call| binary(call, Binary::Fmod)),
+    ("LeftShift", |call| shift(call, Binary::Mul)),
+    ("RightShift", |call| shift(call, Binary::FloorDiv)),
     ("DivNoNan", div_no_nan),
     ("MulNoNan", mul_no_nan),
     ("Xdivy", xdivy),
@@ -108,6 +114,15 @@ fn truncate_div(call: &mut Call) -> Result<Vec<Entry>> {
     let whole = call.helper("whole", Unary::Floor, &[magnitude])?;
     let sign = call.helper("sign", Unary::Sign, &[quotient])?;
     Ok(one(call.add(Binary::Mul, &[sign, whole])?))
+}
+
+/// A shift of bits is a product with a power of two, or a division by one.
+fn shift(call: &mut Call, by: Binary) -> Result<Vec<Entry>> {
+    let (x, bits) = (call.data(0)?, call.data(1)?);
+    let dtype = call.dtype(1)?;
+    let two = call.scalar("two", 2.0, dtype);
+    let power = call.helper("power", Binary::Pow, &[two, bits])?;
+    Ok(one(call.add(by, &[x, power])?))
 }
 
 /// Zero where a tested value is zero, else the result.
