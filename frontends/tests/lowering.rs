@@ -1,5 +1,7 @@
 //! All fixtures: graphs and checkpoints that TensorFlow wrote are read, and evaluated to what TensorFlow computed.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -247,7 +247,7 @@ pub fn window_output(
     let Some(size) = size.known() else {
         // A window that keeps the size keeps the name of a free size too.
         let keeps = stride == 1 && before.checked_add(after).is_some_and(|pad| pad + 1 == extent);
-        return Ok(if keeps || (extent == 1 && stride == 1 && before + after == 0) {
+        return Ok(if keeps || (extent == 1 && stride == 1 && (before, after) == (0, 0)) {
             size.clone()
         } else {
             Dim::Unknown
@@ -260,7 +260,7 @@ pub fn window_output(
     let span = padded - extent;
     let mut output = span / stride + 1;
     // PyTorch's rule: the last window must start inside the input or its left padding.
-    if ceil_mode && span % stride != 0 && output * stride < size + before {
+    if ceil_mode && span % stride != 0 && output.saturating_mul(stride) < size + before {
         output += 1;
     }
     Ok(Dim::Known(output))

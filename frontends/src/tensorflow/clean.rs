@@ -187,11 +187,11 @@ pub fn is_switch(op: &str) -> bool {
 fn order(net: &Net) -> Vec<usize> {
     let mut missing = vec![0usize; net.len()];
     let mut after: Vec<Vec<usize>> = vec![Vec::new(); net.len()];
-    for index in 0..net.len() {
+    for (index, count) in missing.iter_mut().enumerate() {
         let sources = net.inputs(index).iter().flatten().map(|value| value.node);
         for source in sources.chain(net.controls(index).iter().copied()) {
             after[source].push(index);
-            missing[index] += 1;
+            *count += 1;
         }
     }
     let mut order: Vec<usize> = (0..net.len()).filter(|&index| missing[index] == 0).collect();

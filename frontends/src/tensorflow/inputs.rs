@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use modelport_ir::{DType, Dim, Error, Graph, Problem, Result, Shape};
 
 use super::clean::Resolver;
+use super::graphdef::{self, Attr};
 use super::net::{Net, Ref};
 
 /// Operators that bring data into the graph.
@@ -37,6 +38,9 @@ const PIPELINE: &[&str] = &[
     "_Recv",
     "_Arg",
 ];
+
+/// Most outputs of a node that brings data.
+const MAX_OUTPUTS: usize = 1 << 12;
 
 /// What one output of an input node is.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +89,12 @@ impl<'a> Inputs<'a> {
         self.is_cut(index) || (source && !self.flags.contains(&index))
     }
 
+    /// Whether numbers come in at this node.
+    pub fn is_data(&self, index: usize) -> bool {
+        let text = matches!(self.net.node(index).attrs.get("dtype"), Some(Attr::Type(code)) if graphdef::dtype(*code).is_none());
+        self.is_input(index) && !text
+    }
+
     fn is_cut(&self, index: usize) -> bool {
         self.cuts.iter().any(|cut| cut.node == index)
     }
@@ -131,6 +141,9 @@ impl<'a> Inputs<'a> {
     pub fn specs(&self, index: usize, resolver: &Resolver) -> Result<Vec<Option<Spec>>> {
         let used = self.used.iter().chain(&self.cuts).filter(|value| value.node == index);
         let count = used.map(|value| value.output + 1).max().unwrap_or(1);
+        if count > MAX_OUTPUTS {
+            return Err(Error::new(format!("output {} of an input is read", count - 1)));
+        }
         (0..count).map(|output| self.spec(Ref { node: index, output }, resolver)).collect()
     }
 

@@ -39,6 +39,10 @@ pub fn evaluate(lower: &mut Lowering, node: &NodeDef, inputs: &[Ref]) -> Option<
         _ => {}
     }
     let mut computed = matches!(node.op.as_str(), "Range" | "LinSpace");
+    // The whole numbers that these take are axes and shapes: a weight that is only reshaped stays a weight.
+    let moves = matches!(node.op.as_str(), "Reshape" | "ExpandDims" | "Transpose" | "Slice" | "StridedSlice");
+    let real = |value: &Ref| matches!(lower.entry(*value), Some(Entry::Constant(t, _)) if t.dtype().is_float());
+    let moved = moves && inputs.first().is_some_and(real);
     let mut args = Vec::with_capacity(inputs.len());
     for &value in inputs {
         let sizes = match lower.entry(value)? {
@@ -54,7 +58,7 @@ pub fn evaluate(lower: &mut Lowering, node: &NodeDef, inputs: &[Ref]) -> Option<
                 of_tensor(tensor)?
             }
             Entry::Constant(tensor, _) => {
-                computed = true;
+                computed |= !moved;
                 of_tensor(tensor)?
             }
             _ => return None,
@@ -399,7 +403,7 @@ impl Evaluation<'_> {
             vec![size / count; count]
         } else {
             let given = self.ints(1)?;
-            let known: i64 = given.iter().filter(|&&n| n >= 0).sum();
+            let known = given.iter().filter(|&&n| n >= 0).fold(0i64, |sum, &n| sum.saturating_add(n));
             given
                 .iter()
                 .map(|&n| usize::try_from(if n < 0 { size as i64 - known } else { n }).ok())

@@ -72,7 +72,7 @@ impl Strided {
                     return Err(format!("index {index} is outside of axis {axis} of {shape}"));
                 }
                 *first = index;
-                *last = if index == -1 { op::Slice::OPEN } else { index + 1 };
+                *last = if index == -1 { op::Slice::OPEN } else { index.saturating_add(1) };
                 squeeze.push(axis);
                 axis += 1;
                 continue;

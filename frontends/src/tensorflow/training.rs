@@ -167,9 +167,7 @@ fn spreads(op: &str, random: bool) -> bool {
 
 /// The variable that a node assigns to.
 fn assigned(net: &Net, resolver: &Resolver, index: usize) -> Option<usize> {
-    if update(net.op(index)).is_none() {
-        return None;
-    }
+    update(net.op(index))?;
     let variable = resolver.resolve(net.input(index, 0)?).node;
     is_variable(net.op(variable)).then_some(variable)
 }

@@ -6,6 +6,7 @@
 pub mod absorb_bias;
 pub mod absorb_scale;
 pub mod drop_reshapes;
+pub mod drop_transposes;
 pub mod fold_constants;
 pub mod fold_pad;
 pub mod fuse_activations;
@@ -126,6 +127,12 @@ pub const NORMALIZE: &[Pass] = &[
         run: drop_reshapes::run,
     },
     Pass {
+        name: "drop_transposes",
+        reason: "a function along an axis needs no transposes to bring the axis last",
+        after: &["fuse_softmax", "fuse_activations"],
+        run: drop_transposes::run,
+    },
+    Pass {
         name: "absorb_scale",
         reason: "a normalisation's scale and bias belong to it, also behind the reshape of its groups",
         after: &["fuse_moments", "fold_constants", "drop_reshapes"],
@@ -145,6 +152,7 @@ pub const NORMALIZE: &[Pass] = &[
 /// # Errors
 /// Those of the passes.
 pub fn run(graph: &mut Graph, passes: &[Pass]) -> Result<()> {
+    graph.prune();
     for pass in passes {
         (pass.run)(graph)?;
         graph.prune();

@@ -145,8 +145,10 @@ fn dilated_border(
     let border = call.sizes(2, "the padding of SpaceToBatch")?;
     let crop = call.sizes(3, "the crop of BatchToSpace")?;
     let pairs = border.elems.iter().zip(crop.elems.iter());
-    let differences: Vec<Option<i64>> =
-        pairs.map(|(a, b)| call.lower.expressions.apply(Arithmetic::Sub, a, b, DType::Int32).int()).collect();
+    let differences: Vec<Option<i64>> = pairs
+        .map(|(a, b)| call.lower.expressions.apply(Arithmetic::Sub, a, b, DType::Int32).int())
+        .map(|difference| difference.filter(|&n| i32::try_from(n).is_ok()))
+        .collect();
     let same = call.node.text("padding") == Some("SAME");
     let places = call.node.ints("_places").unwrap_or_default();
     let mut slice = op::Slice::all(rank);
@@ -166,8 +168,8 @@ fn dilated_border(
             let rate = rates.get(i).map_or(1, |&rate| rate.max(1));
             let own = at(dilations) / usize::try_from(rate).unwrap_or(1);
             let (first, last) = same_padding(1, at(kernel), 1, own);
-            before += first as i64 * rate;
-            after += last as i64 * rate;
+            before = before.saturating_add((first as i64).saturating_mul(rate));
+            after = after.saturating_add((last as i64).saturating_mul(rate));
         }
         if let (Some(begin), Some(end)) = (slice.begins.get_mut(axis), slice.ends.get_mut(axis)) {
             *begin = (-before).max(0);

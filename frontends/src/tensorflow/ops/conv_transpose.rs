@@ -61,13 +61,13 @@ fn convolution(call: &mut Call, weights: Value, groups: usize) -> Result<Vec<Ent
         let (pad, rest) = match (&explicit, call.node.text("padding")) {
             (Some(explicit), _) => {
                 let pad = explicit.get(i).copied().unwrap_or((0, 0));
-                (pad, (pad.0 + pad.1) as i64 - surplus)
+                (pad, (pad.0.saturating_add(pad.1) as i64).saturating_sub(surplus))
             }
             (None, Some("SAME")) => {
                 let total = usize::try_from(surplus).unwrap_or(0);
-                ((total / 2, total - total / 2), total as i64 - surplus)
+                ((total / 2, total - total / 2), (total as i64).saturating_sub(surplus))
             }
-            _ => ((0, 0), -surplus),
+            _ => ((0, 0), surplus.saturating_neg()),
         };
         let Ok(rest) = usize::try_from(rest) else {
             return Err(call.fail(format!("the output's size {target} on axis {axis} does not fit")));

@@ -185,7 +185,7 @@ fn pattern(
     (rows, columns): (usize, usize),
     at: impl Fn(i64, i64) -> bool,
 ) -> Result<Value> {
-    if rows.checked_mul(columns).is_none_or(|n| n > 1 << 24) {
+    if rows.checked_mul(columns).is_none_or(|n| n > 1 << 22) {
         return Err(call.fail(format!("a pattern of {rows} x {columns} is too large")));
     }
     let places = (0..rows as i64).flat_map(|row| (0..columns as i64).map(move |column| (row, column)));
@@ -250,7 +250,7 @@ fn diagonal_part(call: &mut Call) -> Result<Vec<Entry>> {
     let x = call.helper("rows", op::Reshape { shape: flat }, &[x])?;
     let mut every = op::Slice::all(rank - 1);
     if let Some(step) = every.steps.last_mut() {
-        *step = columns as i64 + 1;
+        *step = (columns as i64).saturating_add(1);
     }
     Ok(one(call.add(every, &[x])?))
 }

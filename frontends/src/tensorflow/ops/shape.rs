@@ -29,6 +29,9 @@ pub const OPS: Family = &[
     ("Roll", roll),
 ];
 
+/// Most parts that a value is cut into.
+const MAX_PARTS: usize = 1 << 16;
+
 fn reshape(call: &mut Call) -> Result<Vec<Entry>> {
     let elems = call.sizes(1, "the new shape")?.list();
     let mut shape = call.dims(&elems);
@@ -169,7 +172,7 @@ fn split(call: &mut Call) -> Result<Vec<Entry>> {
     let total = call.known(&shape, axis, "the length of the axis to cut")?;
     let sizes: Vec<usize> = if call.node.op == "Split" {
         match call.node.int("num_split").and_then(|n| usize::try_from(n).ok()) {
-            Some(count) if count > 0 && total % count == 0 => vec![total / count; count],
+            Some(count) if count > 0 && count <= MAX_PARTS && total % count == 0 => vec![total / count; count],
             count => return Err(call.fail(format!("axis {axis} of {shape} does not split into {count:?} parts"))),
         }
     } else {
@@ -182,8 +185,8 @@ fn split(call: &mut Call) -> Result<Vec<Entry>> {
     if let Some((tensor, name)) = call.constant(slot) {
         let mut start = 0;
         let parts = sizes.iter().map(|size| {
-            let part = tensor.sliced(axis, start, start + size).map_err(|message| call.fail(message))?;
-            start += size;
+            let part = tensor.sliced(axis, start, start.saturating_add(*size)).map_err(|message| call.fail(message))?;
+            start = start.saturating_add(*size);
             Ok(Entry::Constant(part, name.clone()))
         });
         return parts.collect();
@@ -209,7 +212,9 @@ fn unpack(call: &mut Call) -> Result<Vec<Entry>> {
     let axis = call.axis(call.node.int("axis").unwrap_or(0), shape.rank())?;
     let known = shape.get(axis).and_then(Dim::known);
     let count = known.or_else(|| call.node.int("num").and_then(|n| usize::try_from(n).ok()));
-    let Some(count) = count else { return Err(call.fail_sizes(format!("axis {axis} of {shape} is not known"))) };
+    let Some(count) = count.filter(|&count| count <= MAX_PARTS) else {
+        return Err(call.fail_sizes(format!("axis {axis} of {shape} is not known")));
+    };
     let parts = call.add(op::Unpack { axis, count }, &[x])?;
     Ok((0..count).map(|output| Value { node: parts.node, output }.into()).collect())
 }
@@ -311,6 +316,9 @@ fn roll(call: &mut Call) -> Result<Vec<Entry>> {
             Some(size) => shift.rem_euclid((size as i64).max(1)),
             None => shift,
         };
+        if i32::try_from(shift).is_err() {
+            return Err(call.fail(format!("the shift is {shift}")));
+        }
         if shift != 0 {
             moves.push((axis, shift));
         }

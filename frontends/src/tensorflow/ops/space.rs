@@ -26,8 +26,11 @@ fn block_size(call: &Call) -> Result<usize> {
     usize::try_from(block).ok().filter(|&n| n > 0).ok_or_else(|| call.fail(format!("the block size is {block}")))
 }
 
+/// Sizes of a block, and pairs of paddings or crops.
+type Blocks = (Vec<usize>, Vec<(usize, usize)>);
+
 /// The block, and the pairs of the input behind it (or in its place).
-fn blocks(call: &Call, what: &str) -> Result<(Vec<usize>, Vec<(usize, usize)>)> {
+fn blocks(call: &Call, what: &str) -> Result<Blocks> {
     let (block, slot) = match call.node.op.ends_with("ND") {
         true => (call.ints(1, "the block")?, 2),
         false => (vec![block_size(call)? as i64; 2], 1),

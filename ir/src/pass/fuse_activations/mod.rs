@@ -234,7 +234,7 @@ fn gated(graph: &Graph, value: Value) -> Option<Found> {
             }),
             Op::Unary(Unary::Abs) => with(inner).and_then(|sum| {
                 let (straight, bent) = (sum.coefficient(&[inner.into()]), sum.coefficient(&[g]));
-                let leaky = sum.terms.len() == 2 && near(straight + bent, 1.0) && bent != 0.0;
+                let leaky = sum.is(&[(straight, &[inner.into()]), (bent, &[g])]) && near(straight + bent, 1.0);
                 if leaky { leaky_relu(straight - bent, inner) } else { None }
             }),
             Op::Unary(Unary::Relu) => rectified(graph, value, gate, inner),

@@ -291,7 +291,7 @@ fn elu_with_another_limit() {
 
 #[test]
 fn near_misses_stay() {
-    let untouched: [(Form, &[&str]); 6] = [
+    let untouched: [(Form, &[&str]); 7] = [
         // Slopes for which a maximum is no leaky relu.
         (
             |net, x| {
@@ -306,6 +306,14 @@ fn near_misses_stay() {
                 net.bin(Binary::Minimum, x, scaled)
             },
             &["Mul", "Minimum"],
+        ),
+        // The number is no multiple of the value.
+        (
+            |net, x| {
+                let size = net.un(Unary::Abs, x);
+                net.plus(1.0, size)
+            },
+            &["Abs", "Add"],
         ),
         // A swish with another slope.
         (
