@@ -19,10 +19,9 @@ pub fn table() -> String {
         let ops: Vec<String> = ops.iter().map(|op| format!("`{op}`")).collect();
         text.push_str(&format!("| {letter} | {} |\n", ops.join(" ")));
     }
-    text.push_str(&format!(
-        "\nThey become {} operators of the neutral graph: {}.\n",
-        FAMILIES.len(),
-        FAMILIES.join(", ")
-    ));
+    // What is foreign is what nobody has translated.
+    let families: Vec<&str> = FAMILIES.iter().copied().filter(|name| *name != "Foreign").collect();
+    let count = families.len();
+    text.push_str(&format!("\nThey become {count} operators of the neutral graph: {}.\n", families.join(", ")));
     text
 }

@@ -1,5 +1,7 @@
 //! What the program makes when all is well: files, reports and names.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -123,6 +125,30 @@ fn whole_modules() {
     modelport(at, "to-model -in whole.py -iw plain.npy -o again.pth --whole-module");
     let pickle = fs::read(at.join("again.pth")).unwrap();
     assert!(pickle.windows(16).any(|window| window == b"cwhole\n_restore\n"));
+}
+
+/// A graph tells what it is without its weights, and when it is not clear where it ends.
+#[test]
+fn inspected_graphs() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(format!("{FIXTURES}/squeezenet/model.ckpt.meta"), folder.path().join("net.meta")).unwrap();
+    let shown = modelport(folder.path(), "inspect net.meta");
+    let row = ["features/3/squeeze/Conv2D", "Conv2D", "[N, 21, 21, 4]", "64"];
+    let has_row = |line: &str| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).eq(row);
+    assert!(shown.lines().any(has_row), "{shown}");
+    assert!(shown.contains("input      images  float32  [N, 90, 90, 3]"), "{shown}");
+    assert!(shown.contains("output     logits [Identity]  [N, 17]"), "{shown}");
+    assert!(shown.contains("90 operators, 48,225 parameters"), "{shown}");
+
+    let shown = modelport(folder.path(), &format!("inspect {FIXTURES}/unet/model.ckpt.meta --json"));
+    let report: Value = serde_json::from_str(&shown).unwrap();
+    let ports = report["ports"].as_array().unwrap().iter();
+    let candidates: Vec<&str> =
+        ports.filter(|port| port["kind"] == "candidate").map(|port| port["name"].as_str().unwrap()).collect();
+    assert_eq!(candidates, ["mask/BiasAdd", "coarse_map"]);
+
+    let shown = modelport(folder.path(), &format!("inspect {FIXTURES}/errors/unsupported.pb"));
+    assert!(shown.contains("Can't be converted as it is") && shown.contains("MatrixInverse"), "{shown}");
 }
 
 #[test]

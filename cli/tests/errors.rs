@@ -2,6 +2,8 @@
 //!
 //! The texts are files in `errors/`; run with `UPDATE_SNAPSHOTS=1` to write them anew, and read the difference.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
