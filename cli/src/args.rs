@@ -330,7 +330,7 @@ fn dump_tag() -> Arg {
 /// How much is said.
 fn talk() -> [Arg; 3] {
     [
-        flag("json", "Report as one JSON object on standard output, errors too"),
+        flag("json", "Report as one JSON object on standard output, also when it fails"),
         flag("quiet", "Say nothing but errors").short('q').conflicts_with("verbose"),
         flag("verbose", "Also tell what each stage took").short('v'),
     ]

@@ -147,17 +147,21 @@ impl Target {
     /// Brings the graph into the target's layout, writes everything, and tells what was done.
     fn write(mut self, conversion: &Conversion, mut graph: Graph, report: Report, ui: &mut Ui) -> Result<()> {
         let (code, weights) = (self.code.path().to_owned(), self.weights.path().to_owned());
+        let source = report.sources.first().cloned().unwrap_or_default();
+        let from_source = |error: Error| error.in_file(&source);
         ui.stage("layout", None, |_| {
             layout::convert(&mut graph, Layout::ChannelsFirst, conversion.ports)?;
             validate::validate(&graph)
-        })?;
+        })
+        .map_err(from_source)?;
         let options = pytorch::Options {
             kit_model: conversion.kit_model,
             restore: conversion.whole_module,
             weights_file: weights.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             class_name: None,
         };
-        let Generated { code: text, params } = ui.stage("plan", None, |_| pytorch::generate(&graph, &options))?;
+        let Generated { code: text, params } =
+            ui.stage("plan", None, |_| pytorch::generate(&graph, &options)).map_err(from_source)?;
 
         write_weights(&mut self.weights, self.format, &params, self.module.as_deref(), ui)?;
         put(&mut self.code, text.as_bytes())?;

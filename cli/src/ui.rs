@@ -48,20 +48,18 @@ impl Ui {
 
     /// Prints an error: all its problems, each where it was found and with what to try.
     pub fn fail(&self, error: &Error) {
-        let said = if self.json {
-            let problems: Vec<Value> = error.problems.iter().map(problem_json).collect();
-            write(&mut io::stdout().lock(), &format!("{:#}\n", json!({ "error": problems })))
-        } else {
-            let mark = if is_colourful(&io::stderr()) { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
-            let lines = error.to_string();
-            let lines = lines.lines().map(|line| match line.starts_with(' ') {
-                true => format!("{line}\n"),
-                false => format!("{mark} {line}\n"),
-            });
-            write(&mut io::stderr().lock(), &lines.collect::<String>())
-        };
+        let mark = if is_colourful(&io::stderr()) { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
+        let text = error.to_string();
+        let lines = text.lines().map(|line| match line.starts_with(' ') {
+            true => format!("{line}\n"),
+            false => format!("{mark} {line}\n"),
+        });
         // An error that can't be said has nobody who would hear it.
-        drop(said);
+        let _ = write(&mut io::stderr().lock(), &lines.collect::<String>());
+        if self.json {
+            let problems: Vec<Value> = error.problems.iter().map(problem_json).collect();
+            let _ = self.print(&format!("{:#}\n", json!({ "error": problems })));
+        }
     }
 
     /// Runs one stage of the work, with a bar that appears when it takes long. `bytes` is how much it will write, if

@@ -1,7 +1,7 @@
 //! Layers with weights, pooling and dropout as `torch.nn` modules.
 
 use modelport_ir::op::{AdaptivePool, BatchNorm, Conv, ConvTranspose, GroupNorm, LayerNorm, Pads, Pool, PoolKind};
-use modelport_ir::{Layout, Tensor};
+use modelport_ir::{Layout, Shape, Tensor};
 
 use super::build::{Builder, Built};
 use crate::plan::Param;
@@ -198,11 +198,33 @@ fn affine(b: &Builder<'_>, size: usize) -> Result<Vec<Param>, modelport_ir::Prob
     })
 }
 
+/// Scale and bias of a normalisation as arguments of its function, for those that are computed.
+fn functional_affine(b: &mut Builder<'_>) -> Result<Vec<Arg>, modelport_ir::Problem> {
+    let mut args = Vec::new();
+    for (slot, name) in [(1, "weight"), (2, "bias")] {
+        let value = if b.has(slot).is_some() { b.tensor(slot)? } else { Expr::slot(name, Lit::None) };
+        args.push(Arg::keyword(name, value, Some(Lit::None)));
+    }
+    Ok(args)
+}
+
+/// Whether scale or bias are computed.
+fn is_computed(b: &Builder<'_>) -> bool {
+    (1..3).any(|slot| b.has(slot).is_some() && !b.is_constant(slot))
+}
+
 /// `nn.BatchNorm2d`.
 pub fn batch_norm(b: &mut Builder<'_>, op: &BatchNorm) -> Built {
     let rank = b.shape(0)?.rank();
     if rank > 2 {
         check_layout(b, op.layout)?;
+    }
+    if (1..5).any(|slot| b.has(slot).is_some() && !b.is_constant(slot)) {
+        let (x, mean, var) = (b.tensor(0)?, b.tensor(3)?, b.tensor(4)?);
+        let mut args = vec![Arg::new(x), Arg::new(mean), Arg::new(var)];
+        args.extend(functional_affine(b)?);
+        args.push(Arg::keyword("eps", Expr::slot("eps", Lit::float(op.epsilon)), Some(Lit::float(1e-5))));
+        return Ok(Expr::call("F.batch_norm", args));
     }
     let size = channels(b)?;
     let mut params = affine(b, size)?;
@@ -232,6 +254,12 @@ pub fn layer_norm(b: &mut Builder<'_>, op: &LayerNorm) -> Built {
     let sizes: Option<Vec<usize>> =
         op.axes.iter().map(|&axis| shape.get(axis).and_then(modelport_ir::Dim::known)).collect();
     let trailing = op.axes.iter().copied().eq(rank - op.axes.len()..rank);
+    if let (true, Some(sizes), true) = (trailing, &sizes, is_computed(b)) {
+        let mut args = vec![Arg::new(b.tensor(0)?), Arg::new(Expr::slot("features", Lit::tuple(sizes)))];
+        args.extend(functional_affine(b)?);
+        args.push(Arg::keyword("eps", eps, Some(Lit::float(1e-5))));
+        return Ok(Expr::call("F.layer_norm", args));
+    }
     if let (true, Some(sizes)) = (trailing, &sizes) {
         let mut params = Vec::new();
         params.extend(b.param(1, "weight", None)?);
@@ -294,6 +322,12 @@ pub fn layer_norm(b: &mut Builder<'_>, op: &LayerNorm) -> Built {
 pub fn instance_norm(b: &mut Builder<'_>, epsilon: f32, layout: Layout) -> Built {
     check_layout(b, layout)?;
     let rank = b.shape(0)?.rank();
+    if is_computed(b) {
+        let mut args = vec![Arg::new(b.tensor(0)?)];
+        args.extend(functional_affine(b)?);
+        args.push(Arg::keyword("eps", Expr::slot("eps", Lit::float(epsilon)), Some(Lit::float(1e-5))));
+        return Ok(Expr::call("F.instance_norm", args));
+    }
     let size = channels(b)?;
     let params = affine(b, size)?;
     let ctor = Expr::call(
@@ -310,6 +344,12 @@ pub fn instance_norm(b: &mut Builder<'_>, epsilon: f32, layout: Layout) -> Built
 /// `nn.GroupNorm`.
 pub fn group_norm(b: &mut Builder<'_>, op: &GroupNorm) -> Built {
     check_layout(b, op.layout)?;
+    if is_computed(b) {
+        let mut args = vec![Arg::new(b.tensor(0)?), Arg::new(Expr::int("num_groups", op.groups))];
+        args.extend(functional_affine(b)?);
+        args.push(Arg::keyword("eps", Expr::slot("eps", Lit::float(op.epsilon)), Some(Lit::float(1e-5))));
+        return Ok(Expr::call("F.group_norm", args));
+    }
     let size = channels(b)?;
     let params = affine(b, size)?;
     let ctor = Expr::call(
@@ -326,6 +366,10 @@ pub fn group_norm(b: &mut Builder<'_>, op: &GroupNorm) -> Built {
 
 /// `nn.PReLU`.
 pub fn prelu(b: &mut Builder<'_>) -> Built {
+    if !b.is_constant(1) {
+        let (x, slope) = (b.tensor(0)?, b.tensor(1)?);
+        return Ok(Expr::call("F.prelu", vec![Arg::new(x), Arg::new(slope)]));
+    }
     let params: Vec<Param> = b.param(1, "weight", None)?.into_iter().collect();
     let size = params.first().map_or(1, |p| p.tensor.numel());
     let ctor = Expr::call("nn.PReLU", vec![Arg::or("num_parameters", Expr::int("num_parameters", size), Lit::Int(1))]);
@@ -389,7 +433,7 @@ pub fn pool(b: &mut Builder<'_>, op: &Pool) -> Built {
                 explicit = true;
                 op.ceil_mode
             }
-            _ => return Err(b.problem("this padding of an average pool can't be said in PyTorch")),
+            _ => return weighted_pool(b, op, &input, &output),
         }
     };
     let kind = if op.kind == PoolKind::Max { "Max" } else { "Avg" };
@@ -447,6 +491,45 @@ pub fn pool(b: &mut Builder<'_>, op: &Pool) -> Built {
         items.push(Expr::Range(None, Some(Box::new(end)), None));
     }
     Ok(pooled.index(items))
+}
+
+/// An average that leaves out padding which PyTorch can't place: over zeros, weighted by how much of each window lies
+/// inside of the input.
+fn weighted_pool(b: &mut Builder<'_>, op: &Pool, input: &Shape, output: &Shape) -> Built {
+    let spatial = op.kernel.len();
+    let known = |shape: &Shape| shape.iter().skip(2).map(modelport_ir::Dim::known).collect::<Option<Vec<usize>>>();
+    let (Some(sizes), Some(outputs)) = (known(input), known(output)) else {
+        return Err(b.problem("the size of the input is not known").hint("give the input's shape with --inputShape"));
+    };
+    let mut weights = vec![1f32];
+    for axis in 0..spatial {
+        let (before, kernel, stride) = (op.pads.0[axis].0, op.kernel[axis], op.strides[axis]);
+        let inside = |i: usize| {
+            let start = i * stride;
+            let first = start.max(before);
+            let last = (start + kernel).min(sizes[axis] + before);
+            last.saturating_sub(first).max(1)
+        };
+        weights = weights
+            .iter()
+            .flat_map(|w| (0..outputs[axis]).map(move |i| w * kernel as f32 / inside(i) as f32))
+            .collect();
+    }
+    let shape: Vec<usize> = outputs.clone();
+    let tensor = Tensor::from_f32(&shape, &weights);
+    let x = b.tensor(0)?;
+    let weights = b.buffer("coverage", tensor, "");
+    let padded = Expr::call("F.pad", vec![Arg::new(x), Arg::new(Expr::slot("pad", pad_list(&op.pads.0)))]);
+    let kernel = Lit::sizes(&op.kernel);
+    let pooled = Expr::call(
+        &format!("F.avg_pool{spatial}d"),
+        vec![
+            Arg::new(padded),
+            Arg::new(Expr::slot("kernel_size", kernel.clone())),
+            Arg::keyword("stride", Expr::slot("stride", Lit::sizes(&op.strides)), Some(kernel)),
+        ],
+    );
+    Ok(pooled.binary("*", weights))
 }
 
 /// `F.adaptive_avg_pool2d`.

@@ -45,7 +45,9 @@ pub fn generate(graph: &Graph, options: &Options) -> Result<Generated> {
     let mut leaves = Vec::new();
     let mut problems = Vec::new();
     for id in graph.order()? {
-        if matches!(graph.op(id), Op::Input(_) | Op::Constant(_)) {
+        // A constant that is an output has to be kept like a weight.
+        let is_output = graph.outputs.iter().any(|port| port.value.node == id);
+        if matches!(graph.op(id), Op::Input(_)) || (matches!(graph.op(id), Op::Constant(_)) && !is_output) {
             continue;
         }
         match leaf(graph, id) {
@@ -75,7 +77,11 @@ fn expression(b: &mut Builder<'_>, op: &Op) -> std::result::Result<(String, Expr
     use layers as l;
     use shapes as s;
     match op {
-        Op::Input(_) | Op::Constant(_) => Err(b.problem("an input or constant is no call")),
+        Op::Input(_) => Err(b.problem("an input is no call")),
+        Op::Constant(op) => {
+            let name = b.graph.node(b.node).name.clone();
+            Ok(("constant".to_owned(), b.buffer("constant", op.tensor.clone(), &name)))
+        }
         Op::Foreign(_) => Err(b.problem("no translation for this operator")),
         Op::Fill(op) => named("fill", s::fill(b, op)),
         Op::Range(op) => named("positions", s::range(b, op)),

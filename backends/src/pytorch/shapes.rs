@@ -368,9 +368,12 @@ pub fn gather(b: &mut Builder<'_>, op: &Gather) -> Built {
         items.push(index);
         return Ok(x.index(items));
     }
-    // Shared leading axes: the same number of slices from every element of the batch.
+    // Shared leading axes: the same number of slices from every element of the batch. It takes no int32.
     let x = b.tensor(0)?;
-    let index = long(b, 1)?;
+    let index = match b.dtype(1)? {
+        DType::Int64 => b.tensor(1)?,
+        _ => b.tensor(1)?.method("long", Vec::new()),
+    };
     let own = index_shape.rank() - op.batch_dims;
     if own > 1 {
         return Err(b.problem("picking by several axes of indices behind shared ones has no short form in PyTorch"));

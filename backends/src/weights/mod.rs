@@ -92,19 +92,29 @@ pub fn write_to(file: &mut AtomicFile, format: Format, params: &[Param], options
         return Err(Problem::new("only .pth and .pt files hold a whole network").file(path).into());
     }
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let mut out = Counted { inner: file, progress: options.progress };
+    let mut out = Counted { inner: file, progress: options.progress, failed: false };
     let written = match format {
-        Format::Torch => torch::write(&mut out, &stem, params, options.module).and_then(|patches| {
-            let file = file.as_file_mut()?;
-            patches.into_iter().try_for_each(|patch| {
-                file.seek(SeekFrom::Start(patch.offset))?;
-                file.write_all(&patch.bytes)
-            })
-        }),
-        Format::Safetensors => safetensors::write(&mut out, params),
-        Format::Npy => npy::write(&mut out, params),
+        Format::Torch => torch::write(&mut out, &stem, params, options.module),
+        Format::Safetensors => safetensors::write(&mut out, params).map(|()| Vec::new()),
+        Format::Npy => npy::write(&mut out, params).map(|()| Vec::new()),
     };
-    written.map_err(|error| Problem::new(format!("can't be written: {error}")).file(path).into())
+    let failed = |error: io::Error| Problem::new(format!("can't be written: {error}")).file(&path);
+    let patches = match written {
+        Ok(patches) => patches,
+        Err(error) if out.failed => return Err(failed(error).into()),
+        // All other errors come from where the weights are.
+        Err(error) => return Err(Problem::new(format!("a weight can't be read: {error}")).into()),
+    };
+    patch(file, &patches).map_err(failed)?;
+    Ok(())
+}
+
+fn patch(file: &mut AtomicFile, patches: &[archive::Patch]) -> io::Result<()> {
+    let file = file.as_file_mut()?;
+    patches.iter().try_for_each(|patch| {
+        file.seek(SeekFrom::Start(patch.offset))?;
+        file.write_all(&patch.bytes)
+    })
 }
 
 /// The weights of a file that modelport wrote, or of another of these formats that is as plain: keys and views, in the
@@ -128,11 +138,12 @@ type Named = (String, Tensor);
 struct Counted<'a, 'b> {
     inner: &'a mut AtomicFile,
     progress: Option<&'b mut dyn FnMut(u64)>,
+    failed: bool,
 }
 
 impl Write for Counted<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
+        let written = self.inner.write(bytes).inspect_err(|_| self.failed = true)?;
         if let Some(progress) = &mut self.progress {
             progress(written as u64);
         }

@@ -124,7 +124,7 @@ impl Checkpoint {
             let message = format!("variable {name} is of a type (number {code}) that holds no numbers");
             return Some(Problem::new(message).file(path));
         }
-        let problem = Problem::new(format!("variable {name} is not in the checkpoint")).file(path);
+        let problem = Problem::new("this variable is not in the checkpoint").node(name).file(path);
         let close = near(name, self.names(), 3);
         Some(if close.is_empty() {
             let n = self.contents.tensors.len();

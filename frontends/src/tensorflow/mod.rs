@@ -11,6 +11,7 @@ mod fold;
 mod functions;
 pub mod graphdef;
 mod inputs;
+mod inspect;
 pub mod kind;
 pub mod locate;
 mod lower;
@@ -34,6 +35,7 @@ mod v1;
 mod variables;
 pub mod wire;
 
+pub use inspect::{Inspection, Layer, inspect};
 pub use outputs::Candidate;
 pub use read::{candidates, read};
 

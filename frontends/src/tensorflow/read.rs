@@ -57,8 +57,8 @@ fn empty(path: &Path) -> Graph {
 }
 
 /// A graph with its functions in place, and what the user says of it.
-struct Network<'s> {
-    net: Net,
+pub(super) struct Network<'s> {
+    pub(super) net: Net,
     source: &'s Source,
     averages: Vec<(String, f32)>,
     cuts: Vec<Ref>,
@@ -66,7 +66,7 @@ struct Network<'s> {
 }
 
 impl<'s> Network<'s> {
-    fn new(def: GraphDef, source: &'s Source) -> Result<Network<'s>> {
+    pub(super) fn new(def: GraphDef, source: &'s Source) -> Result<Network<'s>> {
         let net = Net::new(functions::inline(def, source.training)?);
         let cuts = cuts(&net, source)?;
         let nodes: HashSet<usize> = cuts.iter().map(|cut| cut.node).collect();
@@ -80,11 +80,11 @@ impl<'s> Network<'s> {
         Ok(Network { net, source, averages, cuts, inferred: HashMap::new() })
     }
 
-    fn resolver(&self) -> Resolver<'_> {
+    pub(super) fn resolver(&self) -> Resolver<'_> {
         Resolver::new(&self.net, self.source.training, self.cuts.iter().map(|cut| cut.node).collect())
     }
 
-    fn inputs<'a>(&self, resolver: &Resolver<'a>) -> Inputs<'a> {
+    pub(super) fn inputs<'a>(&self, resolver: &Resolver<'a>) -> Inputs<'a> {
         let shapes = self.source.input_shapes.clone();
         Inputs::new(resolver, self.cuts.clone(), shapes, self.inferred.clone())
     }
@@ -217,7 +217,7 @@ fn edited(net: Net, edits: Vec<(usize, NodeDef)>) -> Net {
     Net::new(GraphDef { nodes, functions: Vec::new() })
 }
 
-fn needed(resolver: &Resolver, inputs: &Inputs, outputs: impl Iterator<Item = Ref>) -> HashSet<usize> {
+pub(super) fn needed(resolver: &Resolver, inputs: &Inputs, outputs: impl Iterator<Item = Ref>) -> HashSet<usize> {
     let mut needed = HashSet::new();
     let mut stack: Vec<usize> = outputs.map(|value| resolver.resolve(value).node).collect();
     while let Some(index) = stack.pop() {

@@ -52,7 +52,7 @@ impl Variables for Saved<'_> {
                 let name = names.first().copied().unwrap_or_default();
                 return Err(checkpoint
                     .problem_if_missing(name)
-                    .unwrap_or_else(|| Problem::new(format!("variable {name} is not in the checkpoint"))));
+                    .unwrap_or_else(|| Problem::new("this variable is not in the checkpoint").node(name)));
             }
         };
         let found = tensor.shape();

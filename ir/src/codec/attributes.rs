@@ -8,6 +8,8 @@ use crate::tensor::DType;
 
 /// The shapes of a node's outputs.
 pub(crate) const OUTPUT_SHAPES: &str = "_output_shapes";
+/// Where the channels are, when they are not last.
+pub(crate) const LAYOUT: &str = "_layout";
 
 type Outcome<T> = Result<T, String>;
 
@@ -105,10 +107,46 @@ impl NodeDef {
         }
     }
 
-    /// Where the channels are; MMdnn's own files have them last.
-    pub fn layout(&self) -> Outcome<Layout> {
-        let first = self.text("data_format")?.is_some_and(|format| format.starts_with("NC"));
-        Ok(if first { Layout::ChannelsFirst } else { Layout::ChannelsLast })
+    /// Where the channels are, of an input of this shape, of which the weights want so many `channels`.
+    ///
+    /// Our files say it in an attribute of their own. MMdnn's have the channels last, whatever `data_format` says: some
+    /// of its readers keep that word when they have turned everything. Only its TensorFlow reader turns nothing; so the
+    /// word counts when a list or the number of channels proves it.
+    pub fn layout(&self, x: &Shape, channels: Option<usize>) -> Outcome<Layout> {
+        match self.text(LAYOUT)? {
+            Some("channels_first") => return Ok(Layout::ChannelsFirst),
+            Some("channels_last") => return Ok(Layout::ChannelsLast),
+            Some(other) => {
+                return Err(format!("the attribute '{LAYOUT}' is '{other}', expected channels_first or _last"));
+            }
+            None => {}
+        }
+        let rank = x.rank();
+        let says_first = self.text("data_format")?.is_some_and(|format| format.starts_with("NC"))
+            || (self.op == "BatchNorm" && self.integer("axis")? == Some(1));
+        if rank < 3 || !says_first {
+            return Ok(Layout::ChannelsLast);
+        }
+        for (name, plain) in [("strides", 1), ("dilations", 1), ("kernel_shape", 1), ("pads", 0)] {
+            if name == "kernel_shape" && self.op != "Pool" {
+                continue;
+            }
+            let list = self.integers(name)?.unwrap_or_default();
+            for part in list.chunks(rank).filter(|part| part.len() == rank) {
+                match (part.get(1), part.last()) {
+                    (Some(second), Some(last)) if *second == plain && *last != plain => {
+                        return Ok(Layout::ChannelsFirst);
+                    }
+                    (Some(second), Some(last)) if *second != plain && *last == plain => {
+                        return Ok(Layout::ChannelsLast);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let channels = channels.map(Dim::Known);
+        let proven = channels.is_some() && x.get(1) == channels.as_ref() && x.last() != channels.as_ref();
+        Ok(if proven { Layout::ChannelsFirst } else { Layout::ChannelsLast })
     }
 
     /// A list over the spatial dimensions, which the file may give for all dimensions.
@@ -193,14 +231,18 @@ pub(crate) fn pads_over_all(pads: &Pads, layout: Layout) -> AttrValue {
     integers(&[over_all(&pads.begins(), layout, 0), over_all(&ends, layout, 0)].concat())
 }
 
-/// TensorFlow's name of a layout.
-pub(crate) fn data_format(layout: Layout, rank: usize) -> AttrValue {
-    let names = match layout {
-        Layout::ChannelsLast => ["NWC", "NHWC", "NDHWC"],
-        Layout::ChannelsFirst => ["NCW", "NCHW", "NCDHW"],
+/// TensorFlow's name of a layout, and ours if it is not MMdnn's. The lists of such a node are in its own order.
+pub(crate) fn say_layout(attr: &mut Attributes, layout: Layout, rank: usize) {
+    let (names, other) = match layout {
+        Layout::ChannelsLast => (["NWC", "NHWC", "NDHWC"], None),
+        Layout::ChannelsFirst => (["NCW", "NCHW", "NCDHW"], Some("channels_first")),
     };
-    let name = rank.checked_sub(3).and_then(|i| names.get(i)).copied();
-    name.unwrap_or(if layout == Layout::ChannelsLast { "NHWC" } else { "NCHW" }).into()
+    if let Some(name) = rank.checked_sub(3).and_then(|i| names.get(i)) {
+        attr.insert("data_format".to_owned(), (*name).into());
+    }
+    if let Some(other) = other.filter(|_| rank > 2) {
+        attr.insert(LAYOUT.to_owned(), other.into());
+    }
 }
 
 /// A shape; free sizes are -1, with a name.

@@ -31,7 +31,7 @@ pub(crate) fn decode(def: &NodeDef, inputs: &[Option<&ValueInfo>]) -> Option<Out
         "BatchNorm" => node.batch_norm(),
         "LRN" => node.lrn(),
         "Dropout" => node.dropout(),
-        "PRelu" => def.layout().map(|layout| PRelu { layout }.into()),
+        "PRelu" => node.layout(node.size_of(1)).map(|layout| PRelu { layout }.into()),
         "FullyConnected" => Ok(Dense {}.into()),
         "Flatten" => node.flatten(),
         "Reshape" => node.reshape(),
@@ -85,6 +85,28 @@ impl Node<'_> {
         Ok(Input { dtype, shape: read_shape(shape, &self.def.name)? }.into())
     }
 
+    fn layout(&self, channels: Option<usize>) -> Outcome<Layout> {
+        self.def.layout(self.shape()?, channels)
+    }
+
+    /// The size of a weight that is a vector.
+    fn size_of(&self, slot: usize) -> Option<usize> {
+        self.info(slot).ok().and_then(|info| info.shape.first()).and_then(Dim::known)
+    }
+
+    /// The number of input channels that the weights of a convolution want.
+    fn channels(&self) -> Outcome<Option<usize>> {
+        let Some([.., a, b]) = self.info(1).ok().map(|info| info.shape.as_slice()) else { return Ok(None) };
+        Ok(match self.def.op.as_str() {
+            "ConvTranspose" => b.known(),
+            // One multiplier or several: not told apart here.
+            "DepthwiseConv" => self.def.integers("kernel_shape")?.and_then(|shape| {
+                shape.get(shape.len().checked_sub(2)?).and_then(|&channels| usize::try_from(channels).ok())
+            }),
+            _ => a.known().zip(Some(self.groups()?)).and_then(|(a, groups)| a.checked_mul(groups)),
+        })
+    }
+
     /// Strides and dilations, and the kernel's spatial sizes.
     fn windows(&self, layout: Layout) -> Outcome<(Vec<usize>, Vec<usize>, Vec<usize>)> {
         let rank = self.spatial_rank()?;
@@ -102,7 +124,7 @@ impl Node<'_> {
     }
 
     fn conv(&self) -> Outcome<Op> {
-        let layout = self.def.layout()?;
+        let layout = self.layout(self.channels()?)?;
         let (strides, dilations, kernel) = self.windows(layout)?;
         let pads = self.padding(layout, &kernel, &strides, &dilations)?;
         let groups = if self.def.op == "DepthwiseConv" {
@@ -155,7 +177,7 @@ impl Node<'_> {
     /// With TensorFlow's words the output has the size that the file says, else `size * stride` for `SAME` and
     /// `size * stride + max(extent - stride, 0)` for `VALID`; what the kernel reaches beyond that is cut off.
     fn conv_transpose(&self) -> Outcome<Op> {
-        let layout = self.def.layout()?;
+        let layout = self.layout(self.channels()?)?;
         let (strides, dilations, kernel) = self.windows(layout)?;
         let shape = self.shape()?;
         let rank = shape.rank();
@@ -197,7 +219,7 @@ impl Node<'_> {
     }
 
     fn pool(&self) -> Outcome<Op> {
-        let layout = self.def.layout()?;
+        let layout = self.layout(None)?;
         let rank = self.spatial_rank()?;
         let kind = match self.def.text("pooling_type")? {
             Some("MAX") => PoolKind::Max,
@@ -222,12 +244,7 @@ impl Node<'_> {
     }
 
     fn batch_norm(&self) -> Outcome<Op> {
-        let rank = self.shape()?.rank();
-        let layout = match self.def.integer("axis")? {
-            _ if self.def.value("data_format").is_some() => self.def.layout()?,
-            Some(1) if rank > 2 => Layout::ChannelsFirst,
-            _ => Layout::ChannelsLast,
-        };
+        let layout = self.layout(self.size_of(3))?;
         let epsilon = self.def.float("epsilon")?.ok_or("the attribute 'epsilon' is missing")?;
         Ok(BatchNorm { epsilon, momentum: None, layout }.into())
     }
@@ -238,7 +255,7 @@ impl Node<'_> {
         let size = self.def.size("size")?.filter(|&size| size > 0).ok_or_else(|| missing("size"))?;
         let alpha = self.def.float("alpha")?.ok_or_else(|| missing("alpha"))? / size as f32;
         let beta = self.def.float("beta")?.ok_or_else(|| missing("beta"))?;
-        Ok(Lrn { size, alpha, beta, k: self.def.float("bias")?.unwrap_or(1.0), layout: self.def.layout()? }.into())
+        Ok(Lrn { size, alpha, beta, k: self.def.float("bias")?.unwrap_or(1.0), layout: self.layout(None)? }.into())
     }
 
     fn dropout(&self) -> Outcome<Op> {
@@ -356,7 +373,7 @@ impl Node<'_> {
 
     fn upsampling(&self) -> Outcome<Op> {
         let shape = self.shape()?;
-        let layout = self.def.layout()?;
+        let layout = self.layout(None)?;
         let scales = self.def.integers("scales")?.ok_or("the attribute 'scales' is missing")?;
         let scales = sizes("scales", &scales)?;
         // Lists over all dimensions occur too.
@@ -373,7 +390,7 @@ impl Node<'_> {
 
     fn space_to_depth(&self) -> Outcome<Op> {
         let block = self.def.size("blocksize")?.ok_or("the attribute 'blocksize' is missing")?;
-        Ok(SpaceToDepth { block, channel_major: false, layout: self.def.layout()? }.into())
+        Ok(SpaceToDepth { block, channel_major: false, layout: self.layout(None)? }.into())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What they leave open is found by reading the result back ([`super::node`]), so nothing here need be complete.
 
-use super::attributes::{attributes, data_format, dtype, integer, integers, over_all, pads_over_all, shape};
+use super::attributes::{attributes, dtype, integer, integers, over_all, pads_over_all, say_layout, shape};
 use super::proto::{AttrValue, Attributes, Value};
 use crate::graph::ValueInfo;
 use crate::layout::Layout;
@@ -20,39 +20,34 @@ pub(crate) fn encode(op: &Op, inputs: &[Option<&ValueInfo>], stored: &[bool]) ->
     let weights = inputs.get(1).copied().flatten().and_then(|info| info.shape.sizes());
     let has_bias = inputs.get(2).is_some_and(Option::is_some);
     let is_stored = |slot: usize| stored.get(slot).copied().unwrap_or(false);
-    Some(match op {
+    let (name, mut attr) = match op {
         Op::Input(op) => {
             let shape = Value::Shape(shape(&op.shape)).into();
             ("DataInput", attributes([("shape", shape), ("dtype", dtype(op.dtype))]))
         }
         Op::Conv(op) => conv(op, x?, &weights?, has_bias, is_stored(1))?,
-        Op::ConvTranspose(op) => conv_transpose(op, x?, &weights?, has_bias)?,
-        Op::Pool(op) => pool(op, x?),
+        Op::ConvTranspose(op) => conv_transpose(op, &weights?, has_bias)?,
+        Op::Pool(op) => pool(op, &x?.shape),
         Op::BatchNorm(op) => {
-            let rank = x?.shape.rank();
-            let mut attr = attributes([
+            let attr = [
                 ("epsilon", op.epsilon.into()),
                 ("scale", inputs.get(1).is_some_and(Option::is_some).into()),
                 ("bias", has_bias.into()),
-                ("axis", integer(op.layout.channel_axis(rank))),
-            ]);
-            if rank > 2 {
-                attr.insert("data_format".to_owned(), data_format(op.layout, rank));
-            }
-            ("BatchNorm", attr)
+                ("axis", integer(op.layout.channel_axis(x?.shape.rank()))),
+            ];
+            ("BatchNorm", attributes(attr))
         }
-        Op::Lrn(Lrn { size, alpha, beta, k, layout }) => (
+        Op::Lrn(Lrn { size, alpha, beta, k, .. }) => (
             "LRN",
             attributes([
                 ("size", integer(*size)),
                 ("alpha", (alpha * *size as f32).into()),
                 ("beta", (*beta).into()),
                 ("bias", (*k).into()),
-                ("data_format", data_format(*layout, x?.shape.rank())),
             ]),
         ),
         Op::Dropout(op) => ("Dropout", attributes([("keep_prob", (1.0 - op.rate).into())])),
-        Op::PRelu(op) => ("PRelu", attributes([("data_format", data_format(op.layout, x?.shape.rank()))])),
+        Op::PRelu(_) => ("PRelu", Attributes::new()),
         // MMdnn flattens what has more dimensions.
         Op::Dense(_) if x?.shape.rank() == 2 => {
             let units = *weights?.get(1)?;
@@ -88,12 +83,23 @@ pub(crate) fn encode(op: &Op, inputs: &[Option<&ValueInfo>], stored: &[bool]) ->
             ("Cast", attributes([("dstType", name.into())]))
         }
         Op::Resize(op) => upsampling(op, x?)?,
-        Op::SpaceToDepth(op) => {
-            let format = data_format(op.layout, x?.shape.rank());
-            ("SpaceToDepth", attributes([("blocksize", integer(op.block)), ("data_format", format)]))
-        }
+        Op::SpaceToDepth(op) => ("SpaceToDepth", attributes([("blocksize", integer(op.block))])),
         _ => return None,
-    })
+    };
+    let layout = match op {
+        Op::Conv(op) => Some(op.layout),
+        Op::ConvTranspose(op) => Some(op.layout),
+        Op::Pool(op) => Some(op.layout),
+        Op::BatchNorm(op) => Some(op.layout),
+        Op::Lrn(op) => Some(op.layout),
+        Op::PRelu(op) => Some(op.layout),
+        Op::SpaceToDepth(op) => Some(op.layout),
+        _ => None,
+    };
+    if let Some(layout) = layout {
+        say_layout(&mut attr, layout, x?.shape.rank());
+    }
+    Some((name, attr))
 }
 
 /// MMdnn's word for padding that it has a name for; the numbers are written besides.
@@ -132,7 +138,6 @@ fn conv(
         ("dilations", integers(&over_all(&op.dilations, layout, 1))),
         ("pads", pads_over_all(&op.pads, layout)),
         ("use_bias", has_bias.into()),
-        ("data_format", data_format(layout, rank)),
     ]);
     let same = is_same(&op.pads, &x.shape, layout, kernel, &op.strides, &op.dilations);
     if let Some(auto_pad) = auto_pad(&op.pads, same) {
@@ -145,28 +150,25 @@ fn conv(
         [kernel, &[channels, out / channels]].concat()
     } else {
         attr.insert("group".to_owned(), integer(op.groups));
-        weights.to_vec()
+        // All channels, where the weights have those of a group.
+        [kernel, &[per_group.saturating_mul(op.groups), *out]].concat()
     };
     attr.insert("kernel_shape".to_owned(), integers(&kernel_shape));
     Some((if depthwise { "DepthwiseConv" } else { "Conv" }, attr))
 }
 
-fn conv_transpose(
-    op: &ConvTranspose,
-    x: &ValueInfo,
-    weights: &[usize],
-    has_bias: bool,
-) -> Option<(&'static str, Attributes)> {
-    let (layout, rank) = (op.layout, x.shape.rank());
-    let [kernel @ .., _, _] = weights else { return None };
+fn conv_transpose(op: &ConvTranspose, weights: &[usize], has_bias: bool) -> Option<(&'static str, Attributes)> {
+    let layout = op.layout;
+    let [kernel @ .., per_group, channels] = weights else { return None };
+    // MMdnn means all channels where groups have some of them.
+    let kernel_shape = [kernel, &[per_group.saturating_mul(op.groups), *channels]].concat();
     let mut attr = attributes([
-        ("kernel_shape", integers(weights)),
+        ("kernel_shape", integers(&kernel_shape)),
         ("strides", integers(&over_all(&op.strides, layout, 1))),
         ("dilations", integers(&over_all(&op.dilations, layout, 1))),
         ("pads", pads_over_all(&op.pads, layout)),
         ("group", integer(op.groups)),
         ("use_bias", has_bias.into()),
-        ("data_format", data_format(layout, rank)),
     ]);
     // The sizes of TensorFlow's two kinds of padding: see the decoder.
     let axes = kernel.iter().zip(&op.strides).zip(&op.dilations).zip(&op.output_padding).zip(&op.pads.0);
@@ -184,7 +186,7 @@ fn conv_transpose(
     Some(("ConvTranspose", attr))
 }
 
-fn pool(op: &Pool, x: &ValueInfo) -> (&'static str, Attributes) {
+fn pool(op: &Pool, x: &Shape) -> (&'static str, Attributes) {
     let layout = op.layout;
     let mut attr = attributes([
         ("pooling_type", if op.kind == PoolKind::Max { "MAX" } else { "AVG" }.into()),
@@ -193,9 +195,8 @@ fn pool(op: &Pool, x: &ValueInfo) -> (&'static str, Attributes) {
         ("dilations", integers(&over_all(&op.dilations, layout, 1))),
         ("pads", pads_over_all(&op.pads, layout)),
         ("global_pooling", false.into()),
-        ("data_format", data_format(layout, x.shape.rank())),
     ]);
-    let same = is_same(&op.pads, &x.shape, layout, &op.kernel, &op.strides, &op.dilations);
+    let same = is_same(&op.pads, x, layout, &op.kernel, &op.strides, &op.dilations);
     if let Some(auto_pad) = auto_pad(&op.pads, same) {
         attr.insert("auto_pad".to_owned(), auto_pad);
     }

@@ -94,7 +94,7 @@ impl Loader<'_> {
         let infos = [Some(self.graph.info(x)), Some(self.graph.info(depthwise))];
         let conv = NodeDef { op: "DepthwiseConv".to_owned(), ..def.clone() };
         let conv = read(&conv, &infos).map_err(Error::new)?;
-        let layout = def.layout().map_err(Error::new)?;
+        let layout = def.layout(self.graph.shape(x), Some(channels)).map_err(Error::new)?;
         let spread = self.step(def, "depthwise", conv, &[x, depthwise])?;
         let one =
             Conv { strides: vec![1; 2], pads: crate::op::Pads::none(2), dilations: vec![1; 2], groups: 1, layout };
@@ -198,8 +198,8 @@ impl Loader<'_> {
             .integers("border")
             .map_err(Error::new)?
             .ok_or_else(|| Problem::new("the attribute 'border' is missing"))?;
-        let layout = def.layout().map_err(Error::new)?;
         let shape = self.graph.shape(x).clone();
+        let layout = def.layout(&shape, None).map_err(Error::new)?;
         let wanted = def.output_shape().filter(|wanted| wanted.rank() == shape.rank());
         let spatial: Vec<usize> = layout.spatial_axes(shape.rank()).collect();
         let size = |axis: usize| shape.get(axis).and_then(Dim::known).and_then(|size| i64::try_from(size).ok());

@@ -185,6 +185,13 @@ fn convolutions_of_all_kinds() {
     let (graph, op) = single(channels_first, &[1, 3, 8, 8], &[("conv", "weights", &[3, 3, 3, 4])]);
     expect!(op, Op::Conv(conv) => assert_eq!((conv.layout, conv.strides), (ChannelsFirst, vec![2, 2])));
     assert_eq!(result(&graph), "[1, 4, 3, 3]");
+    // Some of MMdnn's readers keep the word of the source and turn everything.
+    let turned = conv(&[("data_format", "NCHW".into())]);
+    let (_, op) = single(turned, &[1, 8, 8, 3], &[("conv", "weights", &[3, 3, 3, 4])]);
+    expect!(op, Op::Conv(conv) => assert_eq!((conv.layout, conv.strides), (ChannelsLast, vec![2, 2])));
+    let dense = conv(&[("data_format", "NCHW".into()), ("strides", ints(&[1; 4]))]);
+    let (_, op) = single(dense, &[1, 3, 8, 8], &[("conv", "weights", &[3, 3, 3, 4])]);
+    expect!(op, Op::Conv(conv) => assert_eq!(conv.layout, ChannelsFirst));
 
     let separable =
         def("SeparableConv", "sep", &["x"], [("strides", ints(&[1; 4])), ("auto_pad", "SAME_UPPER".into())]);

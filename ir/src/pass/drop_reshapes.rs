@@ -4,9 +4,11 @@
 //! x [N, T, C] -> Reshape [-1, C] -> Dense -> Reshape [N, T, D]           x -> Dense
 //! x [N, C] -> Reshape [N, 1, 1, C] -> BatchNorm -> Squeeze [1, 2]        x -> BatchNorm
 //! x [N, T, C] -> Reshape [-1, C] -> Dense -> Reshape [N, T, H, D / H]    x -> Dense -> Reshape [N, T, H, D / H]
+//! x [N, T, H, C] -> Reshape [-1, H * C] -> Dense -> Reshape [N, T, D]    x -> Reshape [N, T, H * C] -> Dense
 //! ```
 //!
-//! The shapes must prove that the second reshape puts the leading axes back as they were.
+//! The shapes must prove that the second reshape puts the leading axes back as they were. Flattening an image for a
+//! dense layer is no such case: the batch stays in front.
 
 use super::pattern::{is_constant, is_regrouping};
 use super::rewrite::backward;
@@ -22,9 +24,15 @@ const DEPTH: usize = 16;
 /// Runs the pass.
 pub fn run(graph: &mut Graph) -> Result<usize> {
     backward(graph, |graph, id| {
-        let Some((x, chain)) = find(graph, id) else { return Ok(false) };
-        let rank = graph.shape(x).rank();
-        let mut value = x;
+        let Some(Found { x, unfolded, chain }) = find(graph, id) else { return Ok(false) };
+        let mut value = match unfolded {
+            Some(shape) => {
+                let name = graph.node(id).name.clone();
+                graph.add(Reshape { shape }, &format!("{name}/unfolded"), &[x])?.into()
+            }
+            None => x,
+        };
+        let rank = graph.shape(value).rank();
         for step in chain.into_iter().rev() {
             let mut op = graph.op(step.node).clone();
             set_last_axis(&mut op, rank - 1);
@@ -51,8 +59,16 @@ struct Step {
     slot: usize,
 }
 
-/// What enters the first reshape, and the operators up to the second, the last one first.
-fn find(graph: &Graph, id: NodeId) -> Option<(Value, Vec<Step>)> {
+struct Found {
+    /// What enters the first reshape.
+    x: Value,
+    /// The shape that it must have instead, if not that of `x`.
+    unfolded: Option<Shape>,
+    /// The operators between the reshapes, the last one first.
+    chain: Vec<Step>,
+}
+
+fn find(graph: &Graph, id: NodeId) -> Option<Found> {
     if !is_regrouping(graph.op(id)) {
         return None;
     }
@@ -73,18 +89,28 @@ fn find(graph: &Graph, id: NodeId) -> Option<(Value, Vec<Step>)> {
     }
     let x = graph.input_of(value.node, 0)?;
     let (from, through, to) = (graph.shape(x), graph.shape(value), graph.shape(id.into()));
-    let (lead, size) = from.split_at(from.rank().checked_sub(1)?);
-    let kept = size.first()?.known().is_some_and(|size| through.last().and_then(Dim::known) == Some(size) && size > 0);
-    let (to_lead, to_rest) = to.split_at_checked(lead.len())?;
-    let open = lead.iter().filter(|dim| **dim == Dim::Unknown).count();
-    let same = kept
-        && !chain.is_empty()
-        && from.rank() >= 2
-        && vectors <= from.rank()
-        && to_lead == lead
-        && open <= 1
-        && Shape(to_rest.to_vec()).numel().known() == Some(last);
-    same.then_some((x, chain))
+    let size = through.last()?.known().filter(|size| *size > 0)?;
+    if chain.is_empty() {
+        return None;
+    }
+    // The leading axes of `to` are those of `from`; what is left of `to` are the new features.
+    let same = |lead: usize| {
+        let (to_lead, to_rest) = to.split_at_checked(lead)?;
+        let open = to_lead.iter().filter(|dim| **dim == Dim::Unknown).count();
+        let fits =
+            lead > 0 && vectors <= lead + 1 && open <= 1 && Shape(to_rest.to_vec()).numel().known() == Some(last);
+        fits.then_some(to_lead)
+    };
+    let lead = from.rank().checked_sub(1)?;
+    if from.last()?.known() == Some(size) && same(lead).is_some_and(|found| found.iter().eq(from.iter().take(lead))) {
+        return Some(Found { x, unfolded: None, chain });
+    }
+    // Else the first reshape can give the leading axes of the second, if it did not just flatten.
+    let lead = to.rank().checked_sub(1)?;
+    let joined = through.rank() == 2 && lead >= 2 && through.first() != to.first();
+    let mut unfolded = Shape(same(lead).filter(|_| joined)?.to_vec());
+    unfolded.push(Dim::Known(size));
+    Some(Found { x, unfolded: Some(unfolded), chain })
 }
 
 /// The slot by which data enters an operator that does the same to every vector along the last axis.
@@ -136,7 +162,7 @@ fn set_last_axis(op: &mut Op, last: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Net, batch};
+    use super::super::testing::{Net, batch, ops};
     use super::*;
     use crate::op::{Binary, Dense, Softmax, Squeeze, Unary};
 
@@ -172,6 +198,26 @@ mod tests {
     }
 
     #[test]
+    fn columns_of_an_image() {
+        let mut net = Net::new();
+        let x = net.x(&[4, 2, 3]);
+        let y = net.reshape(x, flat(6));
+        let w = net.weight("w", &[6, 5]);
+        let y = net.op(Dense {}, &[y, w]);
+        let y = net.reshape(y, batch(&[4, 5]));
+        let graph = net.check(&[y], run);
+        assert_eq!(ops(&graph), ["Reshape", "Dense"]);
+        // Flattening an image stays what it is.
+        let mut net = Net::new();
+        let x = net.x(&[4, 2, 3]);
+        let y = net.reshape(x, batch(&[24]));
+        let w = net.weight("w", &[24, 5]);
+        let y = net.op(Dense {}, &[y, w]);
+        let y = net.reshape(y, batch(&[1, 1, 5]));
+        assert_eq!(net.ops(&[y], run), ["Reshape", "Dense", "Reshape"]);
+    }
+
+    #[test]
     fn axes_of_size_1_around() {
         let mut net = Net::new();
         let x = net.x(&[3]);
@@ -189,8 +235,8 @@ mod tests {
         let x = net.x(&[4, 3]);
         let y = net.reshape(x, flat(3));
         let y = net.un(Unary::Relu, y);
-        let y = net.reshape(y, batch(&[2, 2, 3]));
-        assert_eq!(net.ops(&[y], run), ["Reshape", "Relu", "Reshape"]);
+        let z = net.reshape(y, batch(&[2, 6]));
+        assert_eq!(net.ops(&[z], run), ["Reshape", "Relu", "Reshape"]);
         let mut net = Net::new();
         let x = net.x(&[4, 3]);
         let y = net.reshape(x, flat(6));

@@ -12,7 +12,7 @@ use super::rewrite::{backward, view};
 use crate::diagnostic::{Error, Result};
 use crate::graph::{Graph, NodeId, Value};
 use crate::layout::Layout;
-use crate::op::{Op, Pads};
+use crate::op::{Op, Pads, Reshape};
 use crate::shape::{Dim, Shape};
 
 /// Operators between the axis's coming and going.
@@ -26,7 +26,12 @@ pub fn run(graph: &mut Graph) -> Result<usize> {
         for node in found.chain.into_iter().rev() {
             value = lowered(graph, node, found.axis, value)?;
         }
-        graph.replace_uses(id.into(), value);
+        let shape = graph.shape(id.into()).clone();
+        if *graph.shape(value) == shape {
+            graph.replace_uses(id.into(), value);
+        } else {
+            graph.replace_op(id, Reshape { shape }, &[Some(value)])?;
+        }
         Ok(true)
     })
 }
@@ -56,7 +61,9 @@ fn find(graph: &Graph, id: NodeId) -> Option<Found> {
     // A reshape does not say which of several axes of size 1 it made: any that suits the windows is right.
     (1..graph.shape(end).rank()).find_map(|axis| {
         let made = without(graph.shape(value), axis)? == *graph.shape(x);
-        let gone = without(graph.shape(end), axis)? == *graph.shape(id.into());
+        // A reshape may do more than take the axis out.
+        let gone = without(graph.shape(end), axis)? == *graph.shape(id.into())
+            || matches!(graph.op(id), Op::Reshape(_)) && graph.shape(id.into()).is_determined();
         let windows = chain.iter().filter(|node| is_window(graph.op(**node))).count();
         let all = chain.iter().all(|&node| can_lower(graph, node, axis));
         (made && gone && windows > 0 && all).then(|| Found { x, axis, chain: chain.clone() })
@@ -203,6 +210,16 @@ mod tests {
         let y = net.op(pool([1, 2], Layout::ChannelsFirst), &[y]);
         let y = net.op(Squeeze { axes: vec![2] }, &[y]);
         assert_eq!(net.ops(&[y], run), ["Conv", "Pool"]);
+    }
+
+    #[test]
+    fn a_reshape_that_does_more_than_squeeze() {
+        let mut net = Net::new();
+        let x = net.x(&[5, 3]);
+        let y = net.op(Unsqueeze { axes: vec![1] }, &[x]);
+        let y = net.conv(y, &[1, 2, 3, 4], Layout::ChannelsLast);
+        let y = net.reshape(y, batch(&[16]));
+        assert_eq!(net.ops(&[y], run), ["Conv", "Reshape"]);
     }
 
     #[test]

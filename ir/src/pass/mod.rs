@@ -27,6 +27,7 @@ mod testing;
 
 use crate::diagnostic::Result;
 use crate::graph::Graph;
+use crate::validate::validate;
 
 /// A rewrite: what it is called, why it exists, which passes must have run before, and the rewrite itself.
 pub struct Pass {
@@ -147,17 +148,26 @@ pub const NORMALIZE: &[Pass] = &[
     },
 ];
 
-/// Runs passes in order.
+/// Runs passes in order. Debug builds check that each keeps a valid graph valid.
 ///
 /// # Errors
 /// Those of the passes.
 pub fn run(graph: &mut Graph, passes: &[Pass]) -> Result<()> {
     graph.prune();
+    let mut valid = is_valid(graph);
     for pass in passes {
         (pass.run)(graph)?;
         graph.prune();
+        let still = is_valid(graph);
+        debug_assert!(still || !valid, "{} left an invalid graph: {:?}", pass.name, validate(graph));
+        valid = still;
     }
     Ok(())
+}
+
+/// Whether the graph is valid; release builds do not look.
+fn is_valid(graph: &Graph) -> bool {
+    cfg!(debug_assertions) && validate(graph).is_ok()
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use crate::shape::Shape;
 
 /// Products that a sum may have, factors that a product may have, and operators that may be nested.
 const LIMIT: usize = 24;
+/// Operators that are looked at: an expression that uses its parts again and again would take forever.
+const STEPS: usize = 256;
 
 /// A factor of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,7 +120,7 @@ impl Sum {
 /// Multiplies an expression out, down to values that are no arithmetic or for which `stop` holds; `None` when it is
 /// too large for a pattern.
 pub fn expand(graph: &Graph, value: Value, stop: &dyn Fn(Value) -> bool) -> Option<Sum> {
-    let mut expander = Expander { graph, stop, placed: HashMap::new() };
+    let mut expander = Expander { graph, stop, placed: HashMap::new(), steps: 0 };
     let terms = expander.expand(value, None, 0)?;
     Some(Sum { terms, placed: expander.placed })
 }
@@ -127,10 +129,15 @@ struct Expander<'a> {
     graph: &'a Graph,
     stop: &'a dyn Fn(Value) -> bool,
     placed: HashMap<Value, Shape>,
+    steps: usize,
 }
 
 impl Expander<'_> {
     fn expand(&mut self, value: Value, place: Option<&Shape>, depth: usize) -> Option<Vec<Term>> {
+        self.steps += 1;
+        if self.steps > STEPS {
+            return None;
+        }
         if (self.stop)(value) {
             return self.leaf(Factor::Value(value), value, place);
         }
@@ -239,4 +246,70 @@ fn collected(mut terms: Vec<Term>) -> Option<Vec<Term>> {
     result.retain(|term| term.coefficient != 0.0);
     let fits = result.len() <= LIMIT && result.iter().all(|term| term.factors.len() <= LIMIT);
     fits.then_some(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Net;
+    use super::*;
+
+    #[test]
+    fn brackets_do_not_matter() {
+        let mut net = Net::new();
+        let x = net.x(&[3]);
+        let (g, m, b, v) = (net.weight("g", &[3]), net.weight("m", &[3]), net.weight("b", &[3]), net.weight("v", &[3]));
+        let r = net.un(Unary::Rsqrt, v);
+        let root = net.un(Unary::Sqrt, v);
+        // (x - m) * r * g + b
+        let centred = net.sub(x, m);
+        let y = net.mul(centred, r);
+        let y = net.mul(y, g);
+        let y = net.add(y, b);
+        // g * (x / root) - (m * (g / root) - b)
+        let scaled = net.div(x, root);
+        let scaled = net.mul(g, scaled);
+        let gain = net.div(g, root);
+        let moved = net.mul(m, gain);
+        let shift = net.sub(moved, b);
+        let z = net.sub(scaled, shift);
+        let sums = [y, z].map(|value| expand(&net.graph, value, &|v| v == x).unwrap());
+        let root = Factor::InverseRoot(v);
+        for sum in sums {
+            assert!(sum.is(&[
+                (1.0, &[x.into(), g.into(), root]),
+                (-1.0, &[m.into(), g.into(), root]),
+                (1.0, &[b.into()])
+            ]));
+        }
+    }
+
+    #[test]
+    fn numbers_and_powers() {
+        let mut net = Net::new();
+        let x = net.x(&[3]);
+        let three = net.num(3.0);
+        let cube = net.bin(Binary::Pow, x, three);
+        let half = net.times(0.5, cube);
+        let y = net.div(half, three);
+        let one = net.num(1.0);
+        let inverse = net.div(one, y);
+        let sum = expand(&net.graph, y, &|_| false).unwrap();
+        assert!(sum.is(&[(1.0 / 6.0, &[x.into(), x.into(), x.into()])]));
+        assert!(!sum.is(&[(1.0 / 6.0, &[x.into(), x.into()])]));
+        let inverted = Factor::Inverse(x);
+        assert!(expand(&net.graph, inverse, &|_| false).unwrap().is(&[(6.0, &[inverted, inverted, inverted])]));
+    }
+
+    #[test]
+    fn expressions_that_explode_are_no_patterns() {
+        let mut net = Net::new();
+        let x = net.x(&[3]);
+        let (mut sum, mut product) = (x, x);
+        for _ in 0..60 {
+            sum = net.add(sum, sum);
+            product = net.mul(product, product);
+        }
+        assert!(expand(&net.graph, sum, &|_| false).is_none());
+        assert!(expand(&net.graph, product, &|_| false).is_none());
+    }
 }

@@ -1,0 +1,58 @@
+//! Writing weights takes memory for one tensor, however many there are.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+use std::io;
+use std::sync::Arc;
+
+use modelport_backends::plan::Param;
+use modelport_backends::weights;
+use modelport_ir::tensor::Storage;
+use modelport_ir::{DType, Tensor};
+
+/// Bytes that take no memory.
+#[derive(Debug)]
+struct Ones(u64);
+
+impl Storage for Ones {
+    fn len(&self) -> u64 {
+        self.0
+    }
+
+    fn read_at(&self, _: u64, buffer: &mut [u8]) -> io::Result<()> {
+        buffer.fill(1);
+        Ok(())
+    }
+}
+
+/// The most memory that this process has had, in bytes.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn memory_is_flat() {
+    let (count, shape) = (96, [512, 1024]);
+    let bytes = 512 * 1024 * 4;
+    let params: Vec<Param> = (0..count)
+        .map(|index| {
+            let tensor = Tensor::new(DType::Float32, &shape, Arc::new(Ones(bytes))).unwrap();
+            // Some are transposed: these are read whole.
+            let tensor = if index % 32 == 0 { tensor.permuted(&[1, 0]).unwrap() } else { tensor };
+            Param { key: format!("layer{index}.weight"), tensor, source: String::new() }
+        })
+        .collect();
+    let before = peak();
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["w.pth", "w.safetensors", "w.npy"] {
+        let path = folder.path().join(name);
+        weights::write(&path, &params).unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() > count * bytes, "{name}");
+        std::fs::remove_file(&path).unwrap();
+        let grown = peak() - before;
+        assert!(grown < 4 * bytes, "{name} took {grown} bytes for tensors of {bytes} bytes");
+    }
+}
