@@ -103,39 +103,34 @@ pub fn ends(resolver: &Resolver, is_input: impl Fn(usize) -> bool) -> Vec<usize>
         |index: usize| net.op(index).ends_with("BackpropInput") || net.op(index).ends_with("BackpropInputV2");
     // A transposed convolution is written as a gradient: it is one when it comes after a loss.
     let gradient = |index: usize| net.op(index).contains("Grad") && !net.op(index).ends_with("Gradient");
-    let losses = reached(net, |index| gradient(index) || (any(LOSSES, index) && !transposed(index)));
-    let mut outside: HashSet<usize> =
-        (0..net.len()).filter(|&index| any(OUTSIDE, index) || any(UPDATES, index) || losses.contains(&index)).collect();
-    // Shapes of shapes, and no deeper.
-    for _ in 0..3 {
-        let of_those = |index: &usize| net.readers(*index).iter().all(|reader| outside.contains(reader));
-        let more: Vec<usize> =
-            (0..net.len()).filter(|&index| SHAPES.contains(&net.op(index))).filter(of_those).collect();
-        outside.extend(more);
-    }
-    let inside = reached(net, &is_input);
+    let losses = reached(net, |index| gradient(index) || (any(LOSSES, index) && !transposed(index)), |_| true);
+    // What an input holds does not come through a shape, and text, a file's name say, is no data.
+    let is_text =
+        |index: usize| net.node(index).attrs.contains_key("dtype") && net.node(index).dtype("dtype").is_none();
+    let inside = reached(net, |index| is_input(index) && !is_text(index), |index| !SHAPES.contains(&net.op(index)));
+    let apart = |index: usize| any(OUTSIDE, index) || any(UPDATES, index) || !inside.contains(&index);
     let gates: HashSet<usize> = (0..net.len()).flat_map(|index| net.controls(index)).copied().collect();
     let ends = |index: &usize, outside: &dyn Fn(usize) -> bool| {
         let readers = net.readers(*index);
-        let own = inside.contains(index) && !outside(*index) && !is_input(*index) && !net.op(*index).starts_with('_');
+        let own = !outside(*index) && !is_input(*index) && !net.op(*index).starts_with('_');
         // What is only waited for is no result.
         let gate = readers.is_empty() && gates.contains(index);
         own && !gate && readers.iter().all(|&reader| outside(reader) && !any(UPDATES, reader))
     };
-    let found: Vec<usize> = (0..net.len()).filter(|index| ends(index, &|i| outside.contains(&i))).collect();
+    let found: Vec<usize> = (0..net.len()).filter(|index| ends(index, &|i| apart(i) || losses.contains(&i))).collect();
     if !found.is_empty() {
         return found;
     }
     // All that there is may be a loss.
-    (0..net.len()).filter(|index| ends(index, &|i| any(OUTSIDE, i) || any(UPDATES, i))).collect()
+    (0..net.len()).filter(|index| ends(index, &apart)).collect()
 }
 
-/// Nodes that are among some, or read them.
-fn reached(net: &Net, begin: impl Fn(usize) -> bool) -> HashSet<usize> {
+/// Nodes that are among some, or read them, as far as `go` says.
+fn reached(net: &Net, begin: impl Fn(usize) -> bool, go: impl Fn(usize) -> bool) -> HashSet<usize> {
     let mut reached = HashSet::new();
     let mut stack: Vec<usize> = (0..net.len()).filter(|&index| begin(index)).collect();
     while let Some(index) = stack.pop() {
-        if reached.insert(index) {
+        if go(index) && reached.insert(index) {
             stack.extend_from_slice(net.readers(index));
         }
     }
@@ -197,6 +192,24 @@ mod tests {
             grad = MatMulGrad(x, loss)
             train = ApplyAdam(w, grad)";
         assert_eq!(found(text), ["y"]);
+    }
+
+    #[test]
+    fn signals_updates_and_shapes_are_no_ends() {
+        let text = "
+            x = Placeholder()
+            y = Relu(x)
+            s = Shape(y)
+            n = StridedSlice(s)
+            zeros = ZerosLike(y)
+            gradient = ReluGrad(zeros, y)
+            signal = Identity(y, ^save)
+            wait = NoOp(^signal)
+            mean = VariableV2()
+            step = Sub(mean, y)
+            update = AssignSub(mean, step)
+            out = Softmax(y)";
+        assert_eq!(found(text), ["out"]);
     }
 
     #[test]
