@@ -53,6 +53,6 @@ fn memory_is_flat() {
         assert!(std::fs::metadata(&path).unwrap().len() > count * bytes, "{name}");
         std::fs::remove_file(&path).unwrap();
         let grown = peak() - before;
-        assert!(grown < 4 * bytes, "{name} took {grown} bytes for tensors of {bytes} bytes");
+        assert!(grown < 16 << 20, "{name} took {grown} bytes for {count} tensors of {bytes} bytes");
     }
 }

@@ -5,6 +5,7 @@
 
 mod archive;
 mod npy;
+mod pipe;
 mod safetensors;
 mod torch;
 
@@ -18,6 +19,7 @@ use modelport_ir::atomic::AtomicFile;
 use modelport_ir::{Problem, Result, Tensor};
 
 use crate::plan::Param;
+use pipe::Failure;
 
 /// Formats of weights, told by their extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,19 +94,23 @@ pub fn write_to(file: &mut AtomicFile, format: Format, params: &[Param], options
         return Err(Problem::new("only .pth and .pt files hold a whole network").file(path).into());
     }
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let mut out = Counted { inner: file, progress: options.progress, failed: false };
-    let written = match format {
-        Format::Torch => torch::write(&mut out, &stem, params, options.module),
-        Format::Safetensors => safetensors::write(&mut out, params).map(|()| Vec::new()),
-        Format::Npy => npy::write(&mut out, params).map(|()| Vec::new()),
-    };
+    let mut progress = options.progress;
+    let written = pipe::through(&mut *file, |pipe| {
+        let out: &mut dyn Write = match &mut progress {
+            Some(progress) => &mut Counted { inner: pipe, progress: *progress },
+            None => pipe,
+        };
+        match format {
+            Format::Torch => torch::write(out, &stem, params, options.module),
+            Format::Safetensors => safetensors::write(out, params).map(|()| Vec::new()),
+            Format::Npy => npy::write(out, params).map(|()| Vec::new()),
+        }
+    });
     let failed = |error: io::Error| Problem::new(format!("can't be written: {error}")).file(&path);
-    let patches = match written {
-        Ok(patches) => patches,
-        Err(error) if out.failed => return Err(failed(error).into()),
-        // All other errors come from where the weights are.
-        Err(error) => return Err(Problem::new(format!("a weight can't be read: {error}")).into()),
-    };
+    let patches = written.map_err(|failure| match failure {
+        Failure::Written(error) => failed(error),
+        Failure::Made(error) => Problem::new(format!("a weight can't be read: {error}")),
+    })?;
     patch(file, &patches).map_err(failed)?;
     Ok(())
 }
@@ -135,18 +141,16 @@ pub fn read(path: &Path) -> Result<Vec<Param>> {
 /// A key and its tensor.
 type Named = (String, Tensor);
 
-struct Counted<'a, 'b> {
-    inner: &'a mut AtomicFile,
-    progress: Option<&'b mut dyn FnMut(u64)>,
-    failed: bool,
+/// Tells of the bytes that pass.
+struct Counted<'a> {
+    inner: &'a mut dyn Write,
+    progress: &'a mut dyn FnMut(u64),
 }
 
-impl Write for Counted<'_, '_> {
+impl Write for Counted<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes).inspect_err(|_| self.failed = true)?;
-        if let Some(progress) = &mut self.progress {
-            progress(written as u64);
-        }
+        let written = self.inner.write(bytes)?;
+        (self.progress)(written as u64);
         Ok(written)
     }
 
