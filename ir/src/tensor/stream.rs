@@ -8,6 +8,9 @@ use super::{DType, Factor, Storage, Tensor, merged};
 
 /// Bytes that are gathered before they are written.
 const CHUNK: usize = 1 << 20;
+/// Bytes of a view that is transposed which are put in order at once: the more rows, the more elements are taken from
+/// every page of the source that is touched.
+const SLAB: usize = 16 << 20;
 /// Side of the squares in which two axes change places: one cache line of float32.
 const TILE: usize = 16;
 
@@ -61,13 +64,13 @@ fn gather<const N: usize>(
         return writer.write_all(&source[offset * N..(offset + 1) * N]);
     };
     let row: usize = inner.iter().map(|f| f.size).product();
-    if row * N > CHUNK && !inner.is_empty() && row * N * TILE.min(first.size) > 4 * CHUNK {
+    if row * N > CHUNK && !inner.is_empty() && row * N * TILE.min(first.size) > SLAB {
         for i in 0..first.size {
             gather::<N>(source, inner, offset + i * first.stride.unsigned_abs(), chunk, writer)?;
         }
         return Ok(());
     }
-    let rows = (CHUNK / (row * N)).next_multiple_of(TILE).max(1);
+    let rows = (SLAB / (row * N)).next_multiple_of(TILE).max(1);
     let mut begin = 0;
     while begin < first.size {
         let count = rows.min(first.size - begin);
