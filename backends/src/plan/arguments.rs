@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use modelport_ir::Value;
+
 use super::class::Block;
 use crate::python::{Arg, Expr, Lit, Namer, Slot, snake_case};
 
@@ -69,6 +71,7 @@ pub fn arguments(slots: &[Vec<Slot>], block: &Block) -> Arguments {
         result.binding[position] = Some((result.args.len(), Derived::Same));
         result.args.push((name, default, values));
     }
+    result.rename(&slots[0], block);
     result
 }
 
@@ -106,6 +109,45 @@ fn argument_name(role: &str, position: usize, block: &Block, so_far: &Arguments)
 }
 
 impl Arguments {
+    /// Sizes are named by what enters and leaves the block, wherever they were met first.
+    fn rename(&mut self, slots: &[Slot], block: &Block) {
+        // Values that become outputs with nothing but functions in between.
+        let mut ends: HashSet<Value> = block.outputs.iter().copied().collect();
+        for item in block.items.iter().rev().filter(|item| item.members.is_empty()) {
+            if item.results.iter().any(|value| ends.contains(value)) {
+                ends.extend(&item.operands);
+            }
+        }
+        let mut places = Vec::with_capacity(slots.len());
+        for item in &block.items {
+            let mut n = 0;
+            item.members.iter().for_each(|member| member.ctor.slots(&mut |_| n += 1));
+            item.expr.slots(&mut |_| n += 1);
+            let enters = item.operands.iter().any(|value| block.inputs.contains(value));
+            let leaves = item.results.iter().any(|value| ends.contains(value));
+            places.extend(std::iter::repeat_n((enters, leaves), n));
+        }
+        for wish in ["in_channels", "out_channels"] {
+            if self.args.iter().any(|(name, _, _)| name == wish) {
+                continue;
+            }
+            let found = (0..slots.len()).find_map(|position| {
+                let (index, derived) = self.binding[position]?;
+                let (enters, leaves) = *places.get(position)?;
+                let role = slots[position].role.as_str();
+                let fits = match wish {
+                    "in_channels" => enters && (role == wish || role == "num_features"),
+                    _ => leaves && role == wish,
+                };
+                let free = is_channels(&self.args[index].0) && self.args[index].0 != "in_channels";
+                (fits && free && derived == Derived::Same).then_some(index)
+            });
+            if let Some(index) = found {
+                self.args[index].0 = wish.to_owned();
+            }
+        }
+    }
+
     /// An argument that gives these values in all blocks.
     fn find(&self, values: &[Lit], role: &str) -> Option<(usize, Derived)> {
         let same = self.args.iter().position(|(_, _, have)| have == values);
@@ -116,7 +158,8 @@ impl Arguments {
         for derivation in derivations {
             for (index, (name, _, have)) in self.args.iter().enumerate() {
                 // Sizes follow from sizes, and a padding from its kernel.
-                let related = (is_channels(role) && is_channels(name)) || (role == "padding" && name == "kernel_size");
+                let counts = is_channels(role) || role == "groups";
+                let related = (counts && is_channels(name)) || (role == "padding" && name == "kernel_size");
                 if !related || (role == "padding" && derivation != Derived::Divided(2)) {
                     continue;
                 }

@@ -51,7 +51,8 @@ pub struct Item {
     pub members: Vec<Member>,
     /// What it computes.
     pub expr: Expr,
-    operands: Vec<Value>,
+    /// The values that it reads.
+    pub operands: Vec<Value>,
     /// The values that it makes.
     pub results: Vec<Value>,
     hints: Vec<String>,
@@ -64,7 +65,8 @@ pub struct Item {
 pub struct Block {
     /// Calls, in order.
     pub items: Vec<Item>,
-    inputs: Vec<Value>,
+    /// Values that enter it.
+    pub inputs: Vec<Value>,
     /// Values that leave it.
     pub outputs: Vec<Value>,
 }

@@ -68,6 +68,7 @@ impl Tree {
         tree.collapse(tree.root);
         tree.untangle(leaves, tree.root);
         tree.collapse(tree.root);
+        tree.open_only_region(leaves);
         super::structure::find(&mut tree, graph, leaves);
         tree
     }
@@ -185,6 +186,21 @@ impl Tree {
             if this.name.is_empty() {
                 this.name = content.name;
             }
+        }
+    }
+
+    /// A network whose one scope has only functions beside it is that scope.
+    fn open_only_region(&mut self, leaves: &[Leaf]) {
+        let children = self.regions[self.root].children.clone();
+        let is_function = |child: &Child| matches!(child, Child::Leaf(leaf) if leaves[*leaf].members.is_empty());
+        let mut others = children.iter().filter(|child| !is_function(child));
+        let (Some(&Child::Region(inner)), None) = (others.next(), others.next()) else { return };
+        let content = std::mem::take(&mut self.regions[inner]);
+        let place = children.iter().position(|child| *child == Child::Region(inner)).unwrap_or(0);
+        let root = &mut self.regions[self.root];
+        root.children.splice(place..=place, content.children);
+        if root.name.is_empty() {
+            (root.name, root.inner) = (content.name, content.inner);
         }
     }
 

@@ -15,7 +15,9 @@ pub fn role_word(role: &str) -> String {
 
 /// Names that only repeat the layer's type say nothing.
 pub fn is_generic(name: &str) -> bool {
-    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_').to_ascii_lowercase();
+    // A number behind an underscore only makes a name unique; `conv3` says which one it is.
+    let digits = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let stem = if digits.ends_with('_') { digits } else { name }.to_ascii_lowercase();
     let stem: String = stem.chars().filter(|c| *c != '_').collect();
     const GENERIC: &[&str] = &[
         "batchnorm",
