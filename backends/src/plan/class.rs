@@ -80,7 +80,16 @@ struct Planner<'a> {
     classes: Vec<Class>,
     items: HashMap<usize, Item>,
     readers: HashMap<Value, Vec<usize>>,
+    /// Per region: roles of leaves, nested.
+    forms: HashMap<usize, String>,
+    /// Per region: its parent, and which child it is.
+    parents: HashMap<usize, (usize, usize)>,
 }
+
+/// Longest chain that is always written out where it stands.
+const INLINE: usize = 3;
+/// Lines of a class, beside those of its members.
+const CLASS: usize = 12;
 
 /// Makes classes of regions, the innermost first.
 pub fn program(graph: &Graph, leaves: Vec<Leaf>, tree: &Tree, dialect: &Dialect) -> Program {
@@ -99,7 +108,10 @@ pub fn program(graph: &Graph, leaves: Vec<Leaf>, tree: &Tree, dialect: &Dialect)
         classes: Vec::new(),
         items: HashMap::new(),
         readers,
+        forms: HashMap::new(),
+        parents: HashMap::new(),
     };
+    planner.form(tree.root);
     let mut levels: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     planner.height(tree.root, &mut levels);
     let root_name = planner.root_name();
@@ -257,7 +269,43 @@ impl Planner<'_> {
         if is_layers(first) && group.len() > 1 {
             return None;
         }
+        // A long chain that would be written out in many places is shorter as a class.
+        let mut modules: Vec<&Expr> =
+            first.items.iter().flat_map(|item| item.modules.iter().flatten()).map(|module| &module.ctor).collect();
+        modules.dedup();
+        let length = modules.len();
+        let places: HashSet<(&str, usize)> = group.iter().map(|(region, _)| self.place(*region)).collect();
+        if length > INLINE && places.len() * (length + 2) > length + CLASS {
+            return None;
+        }
         group.iter().map(|(region, block)| self.chain(*region, block)).collect()
+    }
+
+    /// Where a region will be written: regions of one form, at one place in parents of one form, are one text.
+    fn place(&self, region: usize) -> (&str, usize) {
+        match self.parents.get(&region) {
+            Some(&(parent, index)) => (self.forms.get(&parent).map_or("", String::as_str), index),
+            None => ("", 0),
+        }
+    }
+
+    /// Notes the form of a region and of all below: the roles of its leaves, nested as the scopes are.
+    fn form(&mut self, region: usize) -> String {
+        let mut form = String::from("(");
+        for (index, child) in self.tree.regions[region].children.clone().into_iter().enumerate() {
+            match child {
+                Child::Leaf(leaf) => form.push_str(&self.leaves[leaf].role),
+                Child::Region(inner) => {
+                    self.parents.insert(inner, (region, index));
+                    let inner = self.form(inner);
+                    form.push_str(&inner);
+                }
+            }
+            form.push(' ');
+        }
+        form.push(')');
+        self.forms.insert(region, form.clone());
+        form
     }
 
     fn chain(&self, region: usize, block: &Block) -> Option<Item> {
@@ -288,11 +336,14 @@ impl Planner<'_> {
             return words.concat();
         }
         let (region, _) = group[0];
-        if self.tree.regions[region].inner.is_empty() {
+        let textbook = || {
             let mut below = Vec::new();
             self.tree.leaves_of(Child::Region(region), &mut below);
             let nodes: Vec<_> = below.iter().map(|&leaf| self.leaves[leaf].node).collect();
-            return structure::textbook_name(self.graph, &nodes).unwrap_or("Block").to_owned();
+            structure::textbook_name(self.graph, &nodes).unwrap_or("Block").to_owned()
+        };
+        if self.tree.regions[region].inner.is_empty() {
+            return textbook();
         }
         let inner: Vec<&str> = group.iter().map(|(region, _)| self.tree.regions[*region].inner.as_str()).collect();
         let prefix = common_prefix(&inner);
@@ -300,7 +351,7 @@ impl Planner<'_> {
         let name = camel_case(stem);
         let letters = name.chars().filter(char::is_ascii_alphabetic).count();
         if letters < 2 || name.starts_with(|c: char| c.is_ascii_digit()) {
-            return "Block".to_owned();
+            return textbook();
         }
         name
     }

@@ -1,0 +1,45 @@
+"""Model, converted from TensorFlow (model.ckpt.meta).
+
+Input    x              float32 [N, 9, 7, 3]  source: input
+Output   BiasAdd        float32 [N, 10]       source: logits/BiasAdd
+Output   probabilities  float32 [N, 10]       source: probabilities
+
+    model = load("model.pth")  # in eval mode
+    y1, y2 = model(images)
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dense1 = nn.Sequential(nn.Linear(189, 48), nn.ReLU())
+        self.dense2 = nn.Sequential(nn.Linear(48, 40), nn.Tanh())
+        self.dense3 = nn.Sequential(nn.Linear(40, 32), nn.Softplus())
+        self.dense4 = nn.Sequential(nn.Linear(32, 24), nn.Sigmoid())
+        self.logits = nn.Linear(24, 10)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.logits(self.dense4(self.dense3(self.dense2(self.dense1(x.flatten(1))))))
+        return x, F.softmax(x, dim=1)
+
+
+def load(weights: str = "model.pth", device: str = "cpu") -> Model:
+    """The network with its weights (.pth, .safetensors or .npy), in eval mode."""
+    model = Model()
+    if weights.endswith(".npy"):
+        import numpy as np
+
+        layers = np.load(weights, allow_pickle=True).item().items()
+        state = {f"{at}.{key}".lstrip("."): torch.as_tensor(w) for at, layer in layers for key, w in layer.items()}
+    elif weights.endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        state = load_file(weights)
+    else:
+        state = torch.load(weights, map_location=device, weights_only=True)
+    model.load_state_dict(state)
+    return model.to(device).eval()

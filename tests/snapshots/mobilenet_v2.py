@@ -1,0 +1,120 @@
+"""MobilenetV2, converted from TensorFlow (model.ckpt.meta).
+
+Input    x              float32 [N, 3, 97, 97]  source: input, NHWC
+Output   logits         float32 [N, 17]         source: MobilenetV2/Logits/logits
+Output   probabilities  float32 [N, 17]         source: probabilities
+
+    model = load("model.pth")  # in eval mode
+    y1, y2 = model(images)
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvBNReLU6(nn.Module):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, groups=1):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
+        )
+        self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu6(self.bn(self.conv(x)))
+
+
+class ConvBN(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+
+class ExpandedConv(nn.Module):
+    """expanded_conv."""
+
+    def __init__(self):
+        super().__init__()
+        self.depthwise = ConvBNReLU6(4, 4, 3, groups=4)
+        self.project = ConvBN(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.depthwise(x)) + x
+
+
+class ExpandedConv2(nn.Module):
+    def __init__(self, in_channels):
+        super().__init__()
+        self.expand = ConvBNReLU6(in_channels, 6 * in_channels, 1)
+        self.depthwise = ConvBNReLU6(6 * in_channels, 6 * in_channels, 3, groups=6 * in_channels)
+        self.project = ConvBN(6 * in_channels, in_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.depthwise(self.expand(x))) + x
+
+
+class MobilenetV2(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = ConvBNReLU6(3, 4, 3, stride=2)
+        self.expanded_conv = ExpandedConv()
+        self.expanded_conv_1 = nn.Sequential(
+            ConvBNReLU6(4, 24, 1), ConvBNReLU6(24, 24, 3, stride=2, groups=24), ConvBN(24, 4)
+        )
+        self.expanded_conv_2 = ExpandedConv2(4)
+        self.expanded_conv_3 = nn.Sequential(
+            ConvBNReLU6(4, 24, 1), ConvBNReLU6(24, 24, 3, stride=2, groups=24), ConvBN(24, 4)
+        )
+        self.expanded_conv_4 = ExpandedConv2(4)
+        self.expanded_conv_5 = ExpandedConv2(4)
+        self.expanded_conv_6 = nn.Sequential(
+            ConvBNReLU6(4, 24, 1), ConvBNReLU6(24, 24, 3, stride=2, groups=24), ConvBN(24, 8)
+        )
+        self.expanded_conv_7 = ExpandedConv2(8)
+        self.expanded_conv_8 = ExpandedConv2(8)
+        self.expanded_conv_9 = ExpandedConv2(8)
+        self.expanded_conv_10 = nn.Sequential(ConvBNReLU6(8, 48, 1), ConvBNReLU6(48, 48, 3, groups=48), ConvBN(48, 12))
+        self.expanded_conv_11 = ExpandedConv2(12)
+        self.expanded_conv_12 = ExpandedConv2(12)
+        self.expanded_conv_13 = nn.Sequential(
+            ConvBNReLU6(12, 72, 1), ConvBNReLU6(72, 72, 3, stride=2, groups=72), ConvBN(72, 20)
+        )
+        self.expanded_conv_14 = ExpandedConv2(20)
+        self.expanded_conv_15 = ExpandedConv2(20)
+        self.expanded_conv_16 = nn.Sequential(
+            ConvBNReLU6(20, 120, 1), ConvBNReLU6(120, 120, 3, groups=120), ConvBN(120, 40)
+        )
+        self.conv_1 = ConvBNReLU6(40, 160, 1)
+        self.Logits = nn.Linear(160, 17)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.expanded_conv_3(self.expanded_conv_2(self.expanded_conv_1(self.expanded_conv(self.conv(x)))))
+        x = self.expanded_conv_6(self.expanded_conv_5(self.expanded_conv_4(x)))
+        x = self.expanded_conv_9(self.expanded_conv_8(self.expanded_conv_7(x)))
+        x = self.expanded_conv_12(self.expanded_conv_11(self.expanded_conv_10(x)))
+        x = self.expanded_conv_15(self.expanded_conv_14(self.expanded_conv_13(x)))
+        x = self.Logits(self.conv_1(self.expanded_conv_16(x)).mean((2, 3)))
+        return x, F.softmax(x, dim=1)
+
+
+def load(weights: str = "model.pth", device: str = "cpu") -> MobilenetV2:
+    """The network with its weights (.pth, .safetensors or .npy), in eval mode."""
+    model = MobilenetV2()
+    if weights.endswith(".npy"):
+        import numpy as np
+
+        layers = np.load(weights, allow_pickle=True).item().items()
+        state = {f"{at}.{key}".lstrip("."): torch.as_tensor(w) for at, layer in layers for key, w in layer.items()}
+    elif weights.endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        state = load_file(weights)
+    else:
+        state = torch.load(weights, map_location=device, weights_only=True)
+    model.load_state_dict(state)
+    return model.to(device).eval()

@@ -1,0 +1,105 @@
+"""ResnetV150, converted from TensorFlow (model.ckpt.meta).
+
+Input    x             float32 [N, 3, 97, 97]  source: input, NHWC
+Output   MMdnn_Output  float32 [N, 17, 1, 1]   source: MMdnn_Output, NHWC
+
+    model = load("model.pth")  # in eval mode
+    y = model(images)
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvBNReLU(nn.Module):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)))
+
+
+class ConvBN(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+
+class BottleneckV1(nn.Module):
+    """unit_1."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.shortcut = ConvBN(in_channels, out_channels)
+        self.conv1 = ConvBNReLU(in_channels, out_channels // 4, 1)
+        self.conv2 = ConvBNReLU(out_channels // 4, out_channels // 4, 3)
+        self.conv3 = ConvBN(out_channels // 4, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.shortcut(x) + self.conv3(self.conv2(self.conv1(x))))
+
+
+class BottleneckV1_2(nn.Module):
+    """unit_2, unit_3, unit_4, unit_5."""
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.conv1 = ConvBNReLU(in_channels, in_channels // 4, 1)
+        self.conv2 = ConvBNReLU(in_channels // 4, in_channels // 4, 3)
+        self.conv3 = ConvBN(in_channels // 4, in_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.conv3(self.conv2(self.conv1(x))))
+
+
+class BottleneckV1_3(nn.Module):
+    """unit_3, unit_4, unit_6."""
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.conv1 = ConvBNReLU(in_channels, in_channels // 4, 1)
+        self.conv2 = ConvBNReLU(in_channels // 4, in_channels // 4, 3, stride=2)
+        self.conv3 = ConvBN(in_channels // 4, in_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(F.max_pool2d(x, 1, stride=2) + self.conv3(self.conv2(self.conv1(x))))
+
+
+class ResnetV150(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = ConvBNReLU(3, 64, 7, stride=2)
+        self.block1 = nn.Sequential(BottleneckV1(64, 16), BottleneckV1_2(16), BottleneckV1_3(16))
+        self.block2 = nn.Sequential(BottleneckV1(16, 32), BottleneckV1_2(32), BottleneckV1_2(32), BottleneckV1_3(32))
+        self.block3 = nn.Sequential(BottleneckV1(32, 64), *[BottleneckV1_2(64) for _ in range(4)], BottleneckV1_3(64))
+        self.block4 = nn.Sequential(BottleneckV1(64, 128), BottleneckV1_2(128), BottleneckV1_2(128))
+        self.logits = nn.Conv2d(128, 17, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block3(self.block2(self.block1(F.max_pool2d(self.conv1(x), 3, stride=2, padding=1))))
+        return self.logits(self.block4(x).mean((2, 3), keepdim=True))
+
+
+def load(weights: str = "model.pth", device: str = "cpu") -> ResnetV150:
+    """The network with its weights (.pth, .safetensors or .npy), in eval mode."""
+    model = ResnetV150()
+    if weights.endswith(".npy"):
+        import numpy as np
+
+        layers = np.load(weights, allow_pickle=True).item().items()
+        state = {f"{at}.{key}".lstrip("."): torch.as_tensor(w) for at, layer in layers for key, w in layer.items()}
+    elif weights.endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        state = load_file(weights)
+    else:
+        state = torch.load(weights, map_location=device, weights_only=True)
+    model.load_state_dict(state)
+    return model.to(device).eval()
