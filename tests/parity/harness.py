@@ -1,5 +1,6 @@
 """Runs modelport and compares what it wrote, in PyTorch, with what the source framework computed."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -32,6 +33,17 @@ def binary():
     raise FileNotFoundError("no modelport binary: run `cargo build --release`, or set MODELPORT_BIN")
 
 
+def run(command, **options):
+    """Runs a command to its end. Starting one may fail with EFAULT on virtual machines whose memory is reclaimed while
+    it is being handed over: the same call works then."""
+    for tries_left in (2, 1, 0):
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+        except OSError as error:
+            if error.errno != errno.EFAULT or tries_left == 0:
+                raise
+
+
 def modelport(*arguments, name="modelport", cwd=None, check=True):
     """Runs the program; with `check`, a failure fails the test with what the program said.
 
@@ -40,7 +52,7 @@ def modelport(*arguments, name="modelport", cwd=None, check=True):
     program = binary().with_name(name)
     command = [str(argument) for argument in (program, *arguments)]
     executable = program if program.exists() else binary()
-    result = subprocess.run(command, executable=executable, cwd=cwd, capture_output=True, text=True, timeout=300)
+    result = run(command, executable=executable, cwd=cwd)
     if check and result.returncode != 0:
         raise AssertionError(f"{' '.join(command)}\nexited with {result.returncode}\n{result.stdout}{result.stderr}")
     return result

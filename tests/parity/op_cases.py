@@ -3,28 +3,15 @@
 import importlib.util
 import json
 import os
-import subprocess
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from harness import ROOT, TOLERANCE, binary, run
 
-ROOT = Path(__file__).resolve().parents[2]
 OPS = Path(os.environ.get("MODELPORT_OPS", ROOT / "tests" / "fixtures" / "ops"))
-TOLERANCE = 1e-5  # of the largest expected element
-TIMEOUT = 120
-
-
-def binary():
-    """MODELPORT_BIN, else the release build, else the debug build."""
-    given = os.environ.get("MODELPORT_BIN")
-    builds = [ROOT / "target" / build / "modelport" for build in ("release", "debug")]
-    for path in [Path(given)] if given else builds:
-        if path.exists():
-            return path
-    raise FileNotFoundError("no modelport binary: run `cargo build --release`, or set MODELPORT_BIN")
 
 
 @dataclass(frozen=True)
@@ -75,7 +62,7 @@ class OpCase:
         command += ["--dstNode", *self.facts["outputs"], "-df", "pytorch", "-om", folder / "out.pth"]
         command += ["-q", "--json", *options]
         command = [str(argument) for argument in command]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        done = run(command)
         return Conversion(folder, command, done.returncode, done.stdout, done.stderr)
 
 
