@@ -33,7 +33,7 @@ def binary():
     raise FileNotFoundError("no modelport binary: run `cargo build --release`, or set MODELPORT_BIN")
 
 
-def run(command, **options):
+def execute(command, **options):
     """Runs a command to its end. Starting one may fail with EFAULT on virtual machines whose memory is reclaimed while
     it is being handed over: the same call works then."""
     for tries_left in (2, 1, 0):
@@ -52,7 +52,7 @@ def modelport(*arguments, name="modelport", cwd=None, check=True):
     program = binary().with_name(name)
     command = [str(argument) for argument in (program, *arguments)]
     executable = program if program.exists() else binary()
-    result = run(command, executable=executable, cwd=cwd)
+    result = execute(command, executable=executable, cwd=cwd)
     if check and result.returncode != 0:
         raise AssertionError(f"{' '.join(command)}\nexited with {result.returncode}\n{result.stdout}{result.stderr}")
     return result

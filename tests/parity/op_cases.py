@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from harness import ROOT, TOLERANCE, binary, run
+from harness import ROOT, TOLERANCE, binary, execute
 
 OPS = Path(os.environ.get("MODELPORT_OPS", ROOT / "tests" / "fixtures" / "ops"))
 
@@ -62,7 +62,7 @@ class OpCase:
         command += ["--dstNode", *self.facts["outputs"], "-df", "pytorch", "-om", folder / "out.pth"]
         command += ["-q", "--json", *options]
         command = [str(argument) for argument in command]
-        done = run(command)
+        done = execute(command)
         return Conversion(folder, command, done.returncode, done.stdout, done.stderr)
 
 
