@@ -59,7 +59,7 @@ class ExpandedConv(nn.Module):
 class MobilenetV2(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv = ConvBNReLU6(3, 32, 1)
+        self.Conv = ConvBNReLU6(3, 32, 1)
         self.expanded_conv = nn.Sequential(ConvBNReLU6_2(32, 32, 3, groups=32), ConvBN(32, 16))
         self.expanded_conv_1 = nn.Sequential(ConvBNReLU6_2(16, 96, 1), ConvBNReLU6(96, 96, 96), ConvBN(96, 24))
         self.expanded_conv_2 = ExpandedConv(24)
@@ -81,16 +81,16 @@ class MobilenetV2(nn.Module):
         self.expanded_conv_16 = nn.Sequential(
             ConvBNReLU6_2(160, 960, 1), ConvBNReLU6_2(960, 960, 3, groups=960), ConvBN(960, 320)
         )
-        self.conv_1 = ConvBNReLU6_2(320, 1280, 1)
+        self.Conv_1 = ConvBNReLU6_2(320, 1280, 1)
         self.Logits = nn.Linear(1280, 1001)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self.expanded_conv_3(self.expanded_conv_2(self.expanded_conv_1(self.expanded_conv(self.conv(x)))))
+        x = self.expanded_conv_3(self.expanded_conv_2(self.expanded_conv_1(self.expanded_conv(self.Conv(x)))))
         x = self.expanded_conv_6(self.expanded_conv_5(self.expanded_conv_4(x)))
         x = self.expanded_conv_9(self.expanded_conv_8(self.expanded_conv_7(x)))
         x = self.expanded_conv_12(self.expanded_conv_11(self.expanded_conv_10(x)))
         x = self.expanded_conv_15(self.expanded_conv_14(self.expanded_conv_13(x)))
-        x = self.Logits(self.conv_1(self.expanded_conv_16(x)).mean((2, 3)))
+        x = self.Logits(self.Conv_1(self.expanded_conv_16(x)).mean((2, 3)))
         return x, F.softmax(x, dim=1)
 
 

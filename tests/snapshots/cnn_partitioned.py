@@ -15,13 +15,13 @@ class Model(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv = nn.Sequential(nn.Conv2d(3, 14, 3, 2, bias=False), nn.ReLU())
-        self.dense = nn.Sequential(
+        self.pool = nn.Sequential(
             nn.AvgPool2d(3, ceil_mode=True, count_include_pad=False), nn.Flatten(), nn.Linear(280, 16), nn.ReLU()
         )
         self.logits = nn.Linear(16, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.logits(self.dense(self.conv(x)))
+        return self.logits(self.pool(self.conv(x)))
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> Model:

@@ -27,10 +27,10 @@ class Mix(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.depthwise = nn.Sequential(nn.ZeroPad2d((1, 1, 0, 1)), nn.Conv2d(8, 8, 3, 2, groups=8), nn.ReLU6())
+        self.conv = nn.Sequential(nn.ZeroPad2d((1, 1, 0, 1)), nn.Conv2d(8, 8, 3, 2, groups=8), nn.ReLU6())
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.cat([self.depthwise(x), y], dim=1)
+        return torch.cat([self.conv(x), y], dim=1)
 
 
 class Model(nn.Module):

@@ -29,11 +29,11 @@ class Branch1(nn.Module):
         super().__init__()
         self.Conv2d_0a_1x1 = ConvBNReLU(in_channels, 30, 1)
         self.Conv2d_0b_1x3 = ConvBNReLU(30, 30, (1, 3), padding=(0, 1))
-        self.Conv2d_0b_3x1 = ConvBNReLU(30, 30, (3, 1), padding=(1, 0))
+        self.x1 = ConvBNReLU(30, 30, (3, 1), padding=(1, 0))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.Conv2d_0a_1x1(x)
-        return torch.cat([self.Conv2d_0b_1x3(x), self.Conv2d_0b_3x1(x)], dim=1)
+        return torch.cat([self.Conv2d_0b_1x3(x), self.x1(x)], dim=1)
 
 
 class Branch2(nn.Module):

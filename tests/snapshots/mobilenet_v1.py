@@ -37,7 +37,7 @@ class ConvBNReLU6_2(nn.Module):
 class MobilenetV1(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv2d_0 = ConvBNReLU6(3, 4, 1)
+        self.Conv2d_0 = ConvBNReLU6(3, 4, 1)
         self.Conv2d_1_depthwise = ConvBNReLU6_2(4, 4, 3, groups=4)
         self.Conv2d_1_pointwise = ConvBNReLU6_2(4, 8, 1)
         self.Conv2d_2_depthwise = ConvBNReLU6(8, 8, 8)
@@ -67,7 +67,7 @@ class MobilenetV1(nn.Module):
         self.Logits = nn.Sequential(nn.AvgPool2d(3, stride=2), nn.Conv2d(128, 17, 1), nn.Flatten())
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.Conv2d_2_depthwise(self.Conv2d_1_pointwise(self.Conv2d_1_depthwise(self.conv2d_0(x))))
+        x = self.Conv2d_2_depthwise(self.Conv2d_1_pointwise(self.Conv2d_1_depthwise(self.Conv2d_0(x))))
         x = self.Conv2d_3_pointwise(self.Conv2d_3_depthwise(self.Conv2d_2_pointwise(x)))
         x = self.Conv2d_5_depthwise(self.Conv2d_4_pointwise(self.Conv2d_4_depthwise(x)))
         x = self.Conv2d_6_pointwise(self.Conv2d_6_depthwise(self.Conv2d_5_pointwise(x)))

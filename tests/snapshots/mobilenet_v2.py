@@ -61,7 +61,7 @@ class ExpandedConv2(nn.Module):
 class MobilenetV2(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv = ConvBNReLU6(3, 4, 3, stride=2)
+        self.Conv = ConvBNReLU6(3, 4, 3, stride=2)
         self.expanded_conv = ExpandedConv()
         self.expanded_conv_1 = nn.Sequential(
             ConvBNReLU6(4, 24, 1), ConvBNReLU6(24, 24, 3, stride=2, groups=24), ConvBN(24, 4)
@@ -89,16 +89,16 @@ class MobilenetV2(nn.Module):
         self.expanded_conv_16 = nn.Sequential(
             ConvBNReLU6(20, 120, 1), ConvBNReLU6(120, 120, 3, groups=120), ConvBN(120, 40)
         )
-        self.conv_1 = ConvBNReLU6(40, 160, 1)
+        self.Conv_1 = ConvBNReLU6(40, 160, 1)
         self.Logits = nn.Linear(160, 17)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self.expanded_conv_3(self.expanded_conv_2(self.expanded_conv_1(self.expanded_conv(self.conv(x)))))
+        x = self.expanded_conv_3(self.expanded_conv_2(self.expanded_conv_1(self.expanded_conv(self.Conv(x)))))
         x = self.expanded_conv_6(self.expanded_conv_5(self.expanded_conv_4(x)))
         x = self.expanded_conv_9(self.expanded_conv_8(self.expanded_conv_7(x)))
         x = self.expanded_conv_12(self.expanded_conv_11(self.expanded_conv_10(x)))
         x = self.expanded_conv_15(self.expanded_conv_14(self.expanded_conv_13(x)))
-        x = self.Logits(self.conv_1(self.expanded_conv_16(x)).mean((2, 3)))
+        x = self.Logits(self.Conv_1(self.expanded_conv_16(x)).mean((2, 3)))
         return x, F.softmax(x, dim=1)
 
 

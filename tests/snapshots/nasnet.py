@@ -62,13 +62,13 @@ class Block(nn.Module):
 
     def __init__(self, in_channels, kernel_size, stride=1):
         super().__init__()
-        self.separable_5x5_1 = ConvConv(in_channels, kernel_size, stride=stride)
-        self.bn_sep_5x5_1 = nn.BatchNorm2d(in_channels, eps=0.001)
-        self.separable_5x5_2 = ConvConv(in_channels, kernel_size)
-        self.bn_sep_5x5_2 = nn.BatchNorm2d(in_channels, eps=0.001)
+        self.conv1 = ConvConv(in_channels, kernel_size, stride=stride)
+        self.bn1 = nn.BatchNorm2d(in_channels, eps=0.001)
+        self.conv2 = ConvConv(in_channels, kernel_size)
+        self.bn2 = nn.BatchNorm2d(in_channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn_sep_5x5_2(self.separable_5x5_2(F.relu(self.bn_sep_5x5_1(self.separable_5x5_1(F.relu(x))))))
+        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(F.relu(x))))))
 
 
 class Block2(nn.Module):
@@ -76,13 +76,13 @@ class Block2(nn.Module):
 
     def __init__(self, kernel_size, pad):
         super().__init__()
-        self.separable_5x5_1 = ConvConv2(kernel_size, pad)
-        self.bn_sep_5x5_1 = nn.BatchNorm2d(16, eps=0.001)
-        self.separable_5x5_2 = ConvConv(16, kernel_size)
-        self.bn_sep_5x5_2 = nn.BatchNorm2d(16, eps=0.001)
+        self.conv1 = ConvConv2(kernel_size, pad)
+        self.bn1 = nn.BatchNorm2d(16, eps=0.001)
+        self.conv2 = ConvConv(16, kernel_size)
+        self.bn2 = nn.BatchNorm2d(16, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn_sep_5x5_2(self.separable_5x5_2(F.relu(self.bn_sep_5x5_1(self.separable_5x5_1(F.relu(x))))))
+        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(F.relu(x))))))
 
 
 class CombIter0(nn.Module):

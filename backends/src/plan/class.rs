@@ -11,7 +11,7 @@ use super::forward::{self, Body, Step};
 use super::leaf::{Leaf, Member, MemberKind, ModuleForm, Param};
 use super::region::{self, Child, Tree};
 use super::structure;
-use super::words::{common_prefix, is_generic, role_word};
+use super::words::{common_name, common_prefix, is_generic, role_word};
 use crate::python::{Arg, Expr, Lit, Namer, Slot, camel_case, identifier, snake_case};
 
 /// A module: what it keeps and what it does.
@@ -384,7 +384,8 @@ impl Planner<'_> {
         let mut shared: HashMap<String, Vec<String>> = HashMap::new();
         let mut steps = Vec::new();
         let mut at = 0;
-        for item in &first.items {
+        for (index, item) in first.items.iter().enumerate() {
+            let source_name = common_name(blocks.iter().map(|block| block.items[index].name.as_deref()));
             let known = item.shared.as_ref().and_then(|key| shared.get(key)).cloned();
             let mut names = Vec::new();
             for (i, member) in item.members.iter().enumerate() {
@@ -398,7 +399,7 @@ impl Planner<'_> {
                 }
                 let role = member_role(item, member);
                 let same = roles.iter().filter(|other| *other == role).count();
-                let wish = match &item.name {
+                let wish = match &source_name {
                     Some(name) if i == 0 && !(is_generic(name) && same == 1) => identifier(name),
                     Some(name) if i > 0 && !is_generic(name) => format!("{}_{role}", identifier(name)),
                     _ if same > 1 => {
@@ -431,7 +432,11 @@ impl Planner<'_> {
                 expr,
                 operands: item.operands.clone(),
                 results: item.results.clone(),
-                hints: item.hints.clone(),
+                hints: match (&source_name, item.hints.as_slice()) {
+                    (None, [_]) if item.name.is_some() => vec![names.first().unwrap_or(&item.role).clone()],
+                    (Some(name), [_]) if item.name.is_some() => vec![name.clone()],
+                    (_, hints) => hints.to_vec(),
+                },
             });
             member_names.push(names);
         }
@@ -487,9 +492,10 @@ fn call_item(name: String, ctor: Expr, params: Vec<Param>, block: &Block) -> Ite
     let args = (0..block.inputs.len()).map(|i| Arg::new(Expr::Operand(i))).collect();
     let module = ModuleForm { ctor: ctor.clone(), params: params.clone() };
     let single = block.inputs.len() == 1 && block.outputs.len() == 1;
-    let role = match (name.is_empty(), block.items.first()) {
-        (true, Some(first)) => first.role.clone(),
-        _ => snake_case(&name),
+    // For where there is no name: a chain of layers is what it begins with.
+    let role = match block.items.first() {
+        Some(first) if is_layers(block) => first.role.clone(),
+        _ => "block".to_owned(),
     };
     let name = Some(name).filter(|name| !name.is_empty());
     let hints = match block.outputs.as_slice() {

@@ -51,3 +51,39 @@ pub fn common_prefix<'a>(names: &[&'a str]) -> &'a str {
     });
     first.get(..length).unwrap_or(first)
 }
+
+/// The name of one call in all blocks of a class: what they agree on at the end, in whole words
+/// (`stage_0_block_1_layernorm`, `stage_2_block_0_layernorm` → `layernorm`); none if that says nothing.
+pub fn common_name<'a>(mut names: impl Iterator<Item = Option<&'a str>>) -> Option<String> {
+    let first = names.next()??;
+    let mut common = first;
+    for name in names {
+        let name = name?;
+        if name == common || name.strip_suffix(common).is_some_and(|rest| common.is_empty() || rest.ends_with('_')) {
+            continue;
+        }
+        let same = common.bytes().rev().zip(name.bytes().rev()).take_while(|(a, b)| a == b).count();
+        let tail = common.get(common.len() - same..).unwrap_or("");
+        common = tail.split_once('_').map_or("", |(_, words)| words);
+    }
+    if common == first {
+        return Some(first.to_owned());
+    }
+    let words = common.trim_start_matches(|c: char| c.is_ascii_digit() || c == '_');
+    (words.len() > 1).then(|| words.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_agree_on_their_last_words() {
+        let of = |names: &[&'static str]| common_name(names.iter().map(|name| Some(*name)));
+        assert_eq!(of(&["Branch_0", "Branch_0"]).as_deref(), Some("Branch_0"));
+        let names = ["stage_0_block_0_depth_conv", "stage_1_block_2_depth_conv", "stage_1_block_1_depth_conv"];
+        assert_eq!(of(&names).as_deref(), Some("depth_conv"));
+        assert_eq!(of(&["conv2_block1_1_conv", "conv3_block2_1_conv"]).as_deref(), Some("conv"));
+        assert_eq!(of(&["left", "right"]), None);
+    }
+}

@@ -109,6 +109,10 @@ impl<'a> View<'a> {
             }
             Op::Softmax(_) | Op::LogSoftmax(_) | Op::L2Normalize(_) => self.all(roles),
             Op::Binary(_) | Op::Select(_) | Op::Expand(_) => self.elementwise(anchor, roles),
+            // Frameworks normalise over the last axis: moved, it would be moved back and forth inside of the layer.
+            Op::LayerNorm(op) if op.axes.len() == 1 && op.axes.first().map(|axis| axis + 1) == Some(roles.len()) => {
+                None
+            }
             Op::BatchNorm(_) | Op::InstanceNorm(_) | Op::PRelu(_) | Op::LayerNorm(_) => {
                 let simple = whole() && !matches!(self.op, Op::LayerNorm(op) if op.axes.len() > 1);
                 let movable = simple || self.has_constant_parameters();

@@ -380,7 +380,8 @@ fn layer_norm_parameters_follow() {
     let y = net.add(op::LayerNorm { axes: vec![3], epsilon: 1e-5 }, &[y, scale, bias]);
     let y = net.conv(y, 2);
     net.output(y);
-    assert_eq!(proven(&net), 0);
+    // Over the last axis alone it stays where it is, between two transposes.
+    assert_eq!(proven(&net), 2);
     assert!(matches!(find(&first(&net), "LayerNorm"), Op::LayerNorm(op) if op.axes == [1, 2, 3]));
 }
 
