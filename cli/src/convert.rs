@@ -158,7 +158,6 @@ impl Target {
             kit_model: conversion.kit_model,
             restore: conversion.whole_module,
             weights_file: weights.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            class_name: None,
         };
         let Generated { code: text, params } =
             ui.stage("plan", None, |_| pytorch::generate(&graph, &options)).map_err(from_source)?;

@@ -24,8 +24,6 @@ pub struct Options {
     pub restore: bool,
     /// Name of the weights file, for the docstring and as the default of `load`.
     pub weights_file: String,
-    /// Name of the network's class, if not that of its scope.
-    pub class_name: Option<String>,
 }
 
 /// A program and its weights.

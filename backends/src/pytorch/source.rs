@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Options;
 use crate::plan::{Class, MemberKind, Program};
-use crate::python::{Expr, Lit, camel_case, comment, signature, statement};
+use crate::python::{Expr, Lit, comment, signature, statement};
 
 const TEMPLATE: &str = include_str!("../../../templates/pytorch.py.tera");
 /// More scopes than this are not listed in a class's docstring.
@@ -41,7 +41,7 @@ pub fn render(graph: &Graph, program: &Program, options: &Options) -> Result<Str
     context.insert("doc", &docstring(graph, program, options));
     context.insert("imports", &imports);
     context.insert("classes", &classes);
-    context.insert("network", &options.class_name.as_deref().map_or(network, camel_case));
+    context.insert("network", &network);
     context.insert("weights", &Lit::Str(options.weights_file.clone()).to_string());
     context.insert("kit_model", &options.kit_model);
     context.insert("restore", &options.restore);
