@@ -1,0 +1,3 @@
+//! Keras: every operator as layers and functions, the code around them, and the model as Keras' files have it.
+
+pub mod model;
