@@ -4,7 +4,7 @@
 //! own order: nodes are visited by the order in which they were added, subject to dataflow.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use petgraph::Direction;
 use petgraph::stable_graph::{EdgeIndex, NodeIndex, StableDiGraph};
@@ -89,6 +89,10 @@ pub struct Graph {
     pub inputs: Vec<Port>,
     /// The outputs in the order that was asked for. One value may be several outputs.
     pub outputs: Vec<Port>,
+    /// The source's modules, where it has any (PyTorch, Keras): dotted path (`layer1.0.conv1`; the root is ``) → class
+    /// name (`Conv2d`). Containers and leaves alike. Nodes that a module computes are named `PATH/…`, and weights by
+    /// their state-dict key `PATH.weight`: see [`Graph::module_of`]. Empty for sources that only have name scopes.
+    pub modules: BTreeMap<String, String>,
     nodes: StableDiGraph<Node, Edge, u32>,
     names: HashMap<String, NodeId>,
     next: u64,
@@ -192,6 +196,29 @@ impl Graph {
     /// Whether there are no nodes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The path in [`Graph::modules`] of the module that computes a node, or that holds a constant; `None` where the
+    /// source has no modules.
+    ///
+    /// `layer1.0/add` is computed in `layer1.0`, and `layer1.0.conv1.weight` is of `layer1.0.conv1`. Whatever passes
+    /// append after a further `/` changes nothing. What says no module is of the root.
+    pub fn module_of(&self, id: NodeId) -> Option<&str> {
+        let node = &self.nodes[id];
+        let path = |name: &str| self.modules.get_key_value(name).map(|(path, _)| path.as_str());
+        let outwards = |name| std::iter::successors(Some(name), |name: &&str| Some(name.rsplit_once('/')?.0));
+        let name = node.name.as_str();
+        if !matches!(node.op, Op::Constant(_)) {
+            return outwards(name).find_map(path).or_else(|| path(""));
+        }
+        // The constant `scale` of the root is not of the module `scale`.
+        let key = name.split('/').next().unwrap_or_default();
+        let mut holders = std::iter::successors(key.rsplit_once('.'), |(holder, _)| holder.rsplit_once('.'));
+        outwards(name)
+            .skip(1)
+            .find_map(path)
+            .or_else(|| holders.find_map(|(holder, _)| path(holder)))
+            .or_else(|| path(""))
     }
 
     /// The node called `name`.
@@ -484,5 +511,39 @@ impl Graph {
         for edge in edges {
             self.nodes.remove_edge(edge);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::Unary;
+
+    #[test]
+    fn nodes_and_weights_say_their_module() {
+        let mut graph = Graph::new("net", "test");
+        let paths = ["", "layer1", "layer1.0", "layer1.0.conv1", "scale"];
+        graph.modules = paths.iter().map(|path| ((*path).to_owned(), "Module".to_owned())).collect();
+        let x = graph.input("x", DType::Float32, Shape::known(&[1])).unwrap();
+        let of = |graph: &mut Graph, name: &str| {
+            let id = graph.add(Unary::Relu, name, &[x]).unwrap();
+            graph.module_of(id).map(str::to_owned).unwrap()
+        };
+        assert_eq!(of(&mut graph, "layer1.0/relu"), "layer1.0");
+        assert_eq!(of(&mut graph, "layer1.0.conv1/conv2d/unfolded"), "layer1.0.conv1");
+        assert_eq!(of(&mut graph, "layer1.0.conv1"), "layer1.0.conv1");
+        assert_eq!(of(&mut graph, "/relu"), "");
+        assert_eq!(of(&mut graph, "relu"), "");
+        let of = |graph: &mut Graph, name: &str| {
+            let value = graph.constant(name, Tensor::from_f32(&[1], &[1.0]));
+            graph.module_of(value.node).map(str::to_owned).unwrap()
+        };
+        assert_eq!(of(&mut graph, "layer1.0.conv1.weight"), "layer1.0.conv1");
+        assert_eq!(of(&mut graph, "layer1.0.conv1.weight/part_0"), "layer1.0.conv1");
+        assert_eq!(of(&mut graph, "layer1.0.parametrizations.weight"), "layer1.0");
+        assert_eq!(of(&mut graph, "layer1.0/mul"), "layer1.0");
+        assert_eq!(of(&mut graph, "scale"), "");
+        graph.modules.clear();
+        assert_eq!(graph.module_of(x.node), None);
     }
 }

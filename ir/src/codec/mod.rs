@@ -147,6 +147,8 @@ impl Header {
     const OUTPUTS: &str = "_outputs";
     const OUTPUT_VALUES: &str = "_output_values";
     const OUTPUT_PERMUTATIONS: &str = "_output_permutations";
+    /// `path=class` of the source's modules.
+    const MODULES: &str = "_modules";
     /// Places among all nodes of the stored constants, when these do not come right before their first nodes.
     const POSITIONS: &str = "_positions";
 }

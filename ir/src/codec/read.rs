@@ -367,7 +367,7 @@ impl Loader<'_> {
         Ok(Tensor::from_f64(dtype.unwrap_or(default), &shape, values))
     }
 
-    /// Name, source, inputs and outputs, as the file says them, and the order of all nodes.
+    /// Name, source, inputs, outputs and modules, as the file says them, and the order of all nodes.
     fn ports(&mut self, header: &NodeDef, defs: &[NodeDef]) -> Result<()> {
         let failed = |message: String| Error::from(Problem::new(message).node(&header.name));
         self.graph.name = header.text(Header::NAME).map_err(failed)?.unwrap_or_default().to_owned();
@@ -383,6 +383,11 @@ impl Loader<'_> {
             }
         }
         (self.graph.inputs, self.graph.outputs) = (inputs, outputs);
+
+        // Class names have no `=`; paths may.
+        let modules = list(Header::MODULES)?;
+        let modules = modules.iter().filter_map(|text| text.rsplit_once('='));
+        self.graph.modules = modules.map(|(path, class)| (path.to_owned(), class.to_owned())).collect();
 
         let positions = header.integers(Header::POSITIONS).map_err(failed)?.unwrap_or_default();
         let mut default = Vec::with_capacity(self.graph.len());

@@ -17,6 +17,7 @@ fn describe(graph: &Graph) -> Vec<String> {
     let mut lines = vec![format!("{} from {}", graph.name, graph.source)];
     lines.extend(graph.inputs.iter().map(|p| format!("input {}", port(p))));
     lines.extend(graph.outputs.iter().map(|p| format!("output {}", port(p))));
+    lines.push(format!("{:?}", graph.modules));
     for id in graph.ids() {
         let node = graph.node(id);
         let inputs: Vec<_> = graph.inputs_of(id).into_iter().map(|value| value.map(reference)).collect();
@@ -68,7 +69,9 @@ fn there_is_a_sample_of_every_family() {
 
 #[test]
 fn every_operator_survives() {
-    let graph = everything();
+    let mut graph = everything();
+    let modules = [("", "Net"), ("layer1", "Sequential"), ("layer1.a=b", "Conv2d")];
+    graph.modules = modules.map(|(path, class)| (path.to_owned(), class.to_owned())).into();
     assert_same(&graph, &round_trip(&graph));
 }
 

@@ -169,6 +169,10 @@ impl Writer<'_> {
                 set(permutations, ports.iter().map(permutation_text).collect::<Vec<_>>().into());
             }
         }
+        if !graph.modules.is_empty() {
+            let modules = graph.modules.iter().map(|(path, class)| format!("{path}={class}"));
+            set(Header::MODULES, modules.collect::<Vec<_>>().into());
+        }
         if !positions.is_empty() {
             set(Header::POSITIONS, positions.into());
         }

@@ -185,7 +185,7 @@ impl Relabel<'_> {
         Ok(new)
     }
 
-    /// Adds a node between a value and its reader, in the innermost scope that both are in.
+    /// Adds a node between a value and its reader, in the innermost scope (or module of the source) that both are in.
     fn insert(&mut self, op: impl Into<Op>, value: Value, suffix: &str) -> Result<Value> {
         let name = &self.graph.node(value.node).name;
         let (_, leaf) = name.rsplit_once('/').unwrap_or(("", name));
@@ -193,9 +193,19 @@ impl Relabel<'_> {
         let scopes = |name: &str| -> Vec<String> {
             name.rsplit_once('/').map_or_else(Vec::new, |(scope, _)| scope.split('/').map(str::to_owned).collect())
         };
+        let module = |id| self.graph.module_of(id).map(str::to_owned);
+        if let (Some(made), Some(read)) = (module(value.node), module(self.reader.unwrap_or(value.node))) {
+            let same = made.split('.').zip(read.split('.')).take_while(|(a, b)| a == b).map(|(a, _)| a);
+            let name = format!("{}/{leaf}_{suffix}", same.collect::<Vec<_>>().join("."));
+            return self.insert_named(op, value, &name);
+        }
         let common = scopes(name).into_iter().zip(scopes(reader)).take_while(|(a, b)| a == b).map(|(a, _)| a);
         let name = common.chain([format!("{leaf}_{suffix}")]).collect::<Vec<_>>().join("/");
-        let id = self.graph.add(op, &name, &[value])?;
+        self.insert_named(op, value, &name)
+    }
+
+    fn insert_named(&mut self, op: impl Into<Op>, value: Value, name: &str) -> Result<Value> {
+        let id = self.graph.add(op, name, &[value])?;
         if let Some(reader) = self.reader {
             self.graph.place_beside(id, reader);
         }
