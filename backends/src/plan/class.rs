@@ -236,7 +236,7 @@ impl Planner<'_> {
         let mut groups: IndexMap<String, Vec<(usize, Block)>> = IndexMap::new();
         for region in regions {
             let block = self.block(region);
-            groups.entry(signature(&block)).or_default().push((region, block));
+            groups.entry(signature(&block, self.dialect.sequential)).or_default().push((region, block));
         }
         for group in groups.into_values() {
             if let Some(chains) = self.chains(&group) {
@@ -313,6 +313,7 @@ impl Planner<'_> {
         let mut at = *input;
         let mut args = Vec::new();
         let mut params = Vec::new();
+        let mut namer = Namer::default();
         for (index, item) in block.items.iter().enumerate() {
             let ([operand], [result]) = (item.operands.as_slice(), item.results.as_slice()) else { return None };
             let last = index + 1 == block.items.len();
@@ -322,7 +323,14 @@ impl Planner<'_> {
             at = *result;
             for module in item.modules.as_ref()? {
                 params.extend(module.params.iter().map(|param| param.below(&args.len().to_string())));
-                args.push(Arg::new(module.ctor.clone()));
+                let named = self.dialect.functional && (!module.params.is_empty() || item.members.len() == 1);
+                args.push(match (named, &item.name) {
+                    (false, _) => Arg::new(module.ctor.clone()),
+                    (true, Some(name)) if !is_generic(name) => {
+                        Arg::keyword(&namer.take(name), module.ctor.clone(), None)
+                    }
+                    (true, _) => Arg::keyword(&namer.take(&item.role), module.ctor.clone(), None),
+                });
             }
         }
         let ctor = Expr::call(self.dialect.sequential, args);
@@ -410,7 +418,11 @@ impl Planner<'_> {
                     _ => role.to_owned(),
                 };
                 let member_name = namer.take(&wish);
-                members.push((member.kind, member_name.clone(), fold_runs(&ctor, self.dialect.sequential)));
+                members.push((
+                    member.kind,
+                    member_name.clone(),
+                    if self.dialect.functional { ctor } else { fold_runs(&ctor, self.dialect.sequential) },
+                ));
                 names.push(member_name);
             }
             if let (Some(key), None) = (&item.shared, known) {
@@ -432,6 +444,7 @@ impl Planner<'_> {
                 expr,
                 operands: item.operands.clone(),
                 results: item.results.clone(),
+                alone: false,
                 hints: match (&source_name, item.hints.as_slice()) {
                     (None, [_]) if item.name.is_some() => vec![names.first().unwrap_or(&item.role).clone()],
                     (Some(name), [_]) if item.name.is_some() => vec![name.clone()],
@@ -531,13 +544,13 @@ fn is_layers(block: &Block) -> bool {
 }
 
 /// Equal for blocks that may share a class: everything but literals and names.
-fn signature(block: &Block) -> String {
+fn signature(block: &Block, sequential: &str) -> String {
     use std::fmt::Write;
     let mut wires: HashMap<Value, String> = HashMap::new();
     for (i, value) in block.inputs.iter().enumerate() {
         wires.insert(*value, format!("i{i}"));
     }
-    let blank = |expr: &Expr| expr.map_slots(&mut |_| Expr::name("#")).to_string();
+    let blank = |expr: &Expr| nameless(&expr.map_slots(&mut |_| Expr::name("#")), sequential).to_string();
     let mut text = String::new();
     for (index, item) in block.items.iter().enumerate() {
         let _ = write!(text, "{}", blank(&item.expr));
@@ -559,6 +572,17 @@ fn signature(block: &Block) -> String {
         let _ = write!(text, "> {} ", wires.get(output).map_or("?", String::as_str));
     }
     text
+}
+
+/// A chain without the names of what is in it.
+fn nameless(expr: &Expr, sequential: &str) -> Expr {
+    expr.rewrite(&mut |expr| match expr {
+        Expr::Call(function, args) if **function == Expr::name(sequential) => {
+            let args = args.iter().map(|arg| Arg::new(nameless(&arg.value, sequential))).collect();
+            Some(Expr::Call(function.clone(), args))
+        }
+        _ => None,
+    })
 }
 
 fn slots(block: &Block) -> Vec<Slot> {

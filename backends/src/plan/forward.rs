@@ -21,6 +21,8 @@ pub struct Step {
     pub results: Vec<Value>,
     /// Names for the results, best first.
     pub hints: Vec<String>,
+    /// Whether it is a statement of its own, never written in the place where its result is read.
+    pub alone: bool,
 }
 
 /// The body of a function.
@@ -83,7 +85,7 @@ pub fn body(steps: Vec<Step>, inputs: &[(Value, String)], outputs: &[Value], mut
         locals.take(name);
     }
     for step in steps {
-        let single = step.results.len() == 1 && reads.get(&step.results[0]).copied().unwrap_or(0) == 1;
+        let single = !step.alone && step.results.len() == 1 && reads.get(&step.results[0]).copied().unwrap_or(0) == 1;
         let expr = writer.fill(&step);
         match step.results.as_slice() {
             [value] if single => {

@@ -6,7 +6,7 @@
 
 mod arguments;
 mod class;
-mod forward;
+pub(crate) mod forward;
 mod leaf;
 mod region;
 mod scope;
@@ -32,4 +32,7 @@ pub fn plan(graph: &Graph, leaves: Vec<Leaf>, dialect: &Dialect) -> Result<Progr
 pub struct Dialect {
     /// The container of a chain of modules.
     pub sequential: &'static str,
+    /// Whether classes are to become functions: what is in a chain then keeps its name, as the keyword of an argument,
+    /// and is never counted out.
+    pub functional: bool,
 }

@@ -54,7 +54,7 @@ pub fn generate(graph: &Graph, options: &Options) -> Result<Generated> {
         }
     }
     Error::collect(problems)?;
-    let program = plan::plan(graph, leaves, &Dialect { sequential: "nn.Sequential" })?;
+    let program = plan::plan(graph, leaves, &Dialect { sequential: "nn.Sequential", functional: false })?;
     let code = source::render(graph, &program, options)?;
     Ok(Generated { code, params: program.params })
 }
