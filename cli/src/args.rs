@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
-use modelport_frontends::Source;
+use modelport_frontends::{Framework, Source};
 use modelport_ir::layout::Ports;
 
 use crate::Program;
@@ -121,7 +121,11 @@ fn commands() -> Vec<Command> {
         step("convert", "Convert a network into code and weights, in one go", CONVERT_EXAMPLES)
             .arg(framework("source-framework", "srcFramework", "-sf", SOURCES).help(SOURCE_HELP))
             .args(source())
-            .arg(framework("target-framework", "dstFramework", "-df", TARGETS).help(TARGET_HELP))
+            .arg(
+                framework("target-framework", "dstFramework", "-df", TARGETS)
+                    .default_value("pytorch")
+                    .help(TARGET_HELP),
+            )
             .arg(output("outputModel").help(
                 "The result: NAME.pth, .pt, .safetensors or .npy for the weights, with the code in NAME.py beside; \
                  without an extension NAME.py and NAME.pth [also -om]",
@@ -146,6 +150,7 @@ fn commands() -> Vec<Command> {
         step("to-code", "Step 2: write code, and its weights, from files of the neutral graph", TO_CODE_EXAMPLES)
             .arg(
                 framework("target-framework", "dstFramework", "-df", TARGETS)
+                    .default_value("pytorch")
                     .alias("framework")
                     .short('f')
                     .help(TARGET_HELP),
@@ -167,6 +172,7 @@ fn commands() -> Vec<Command> {
         step("to-model", "Step 3: write a model file from the weights of generated code", TO_MODEL_EXAMPLES)
             .arg(
                 framework("target-framework", "dstFramework", "-df", TARGETS)
+                    .default_value("pytorch")
                     .alias("framework")
                     .short('f')
                     .help(TARGET_HELP),
@@ -188,7 +194,8 @@ fn commands() -> Vec<Command> {
             )
             .arg(weights().help("The weights of a graph that has them elsewhere [also -iw]"))
             .args(ends())
-            .arg(moving_averages()),
+            .arg(moving_averages())
+            .arg(weights_key()),
         Command::new("ops").about("Print the operators that can be converted, as a table in Markdown"),
         Command::new("completions")
             .about("Print completions for a shell")
@@ -208,9 +215,10 @@ fn commands() -> Vec<Command> {
     .collect()
 }
 
-const SOURCES: &[(&str, &[&str])] = &[("tensorflow", &["tf"])];
+const SOURCES: &[(&str, &[&str])] = &[("tensorflow", &["tf"]), ("pytorch", &["torch"])];
 const TARGETS: &[(&str, &[&str])] = &[("pytorch", &["torch"])];
-const SOURCE_HELP: &str = "The framework that the network is from: tensorflow (tf) [also -sf]";
+const SOURCE_HELP: &str =
+    "The framework that the network is from: tensorflow (tf) or pytorch [default: what the files are; also -sf]";
 const TARGET_HELP: &str = "The framework to write code for: pytorch [also -df]";
 
 fn path(id: &'static str, long: &'static str) -> Arg {
@@ -229,7 +237,6 @@ fn framework(
         .long(long)
         .value_name("FRAMEWORK")
         .ignore_case(true)
-        .default_value(known.first().map_or("", |(name, _)| *name))
         .value_parser(PossibleValuesParser::new(values))
         .hide_possible_values(known.len() == 1)
 }
@@ -258,6 +265,7 @@ fn source() -> Vec<Arg> {
     ];
     args.extend(ends());
     args.push(moving_averages());
+    args.push(weights_key());
     args
 }
 
@@ -286,6 +294,13 @@ fn ends() -> [Arg; 3] {
 
 fn moving_averages() -> Arg {
     flag("ema", "Use the exponential moving averages of the weights, which are what is evaluated after training")
+}
+
+fn weights_key() -> Arg {
+    Arg::new("weights-key").long("weights-key").value_name("KEY").help(
+        "Where in a PyTorch checkpoint the weights are, such as model or ema.module [default: the likeliest place, which \
+         the report tells]",
+    )
 }
 
 /// How the code is to be.
@@ -400,7 +415,9 @@ pub fn source_of(matches: &ArgMatches) -> Source {
         values.into_iter().flatten().map(|node| node.trim().to_owned()).filter(|node| !node.is_empty()).collect()
     };
     let shapes = matches.try_get_many::<InputShape>("shapes").ok().flatten();
+    let word = |id: &str| matches.try_get_one::<String>(id).ok().flatten().map(|word| word.trim().to_owned());
     Source {
+        framework: word("source-framework").and_then(|name| Framework::called(&name)),
         network: file("network"),
         weights: file("weights"),
         outputs: nodes("outputs"),
@@ -408,6 +425,7 @@ pub fn source_of(matches: &ArgMatches) -> Source {
         input_shapes: shapes.into_iter().flatten().map(|shape| shape.0.clone()).collect(),
         training: false,
         moving_averages: is_set(matches, "ema"),
+        weights_key: word("weights-key"),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use modelport_backends::plan::Param;
 use modelport_backends::pytorch::{self, Generated};
 use modelport_backends::weights::{self, Format};
-use modelport_frontends::{Source, tensorflow};
+use modelport_frontends::{self as frontends, Source};
 use modelport_ir::atomic::AtomicFile;
 use modelport_ir::{Error, Graph, Layout, Problem, Result, codec, layout, validate};
 use serde_json::Value;
@@ -20,9 +20,9 @@ use crate::ui::Ui;
 pub fn convert(conversion: &Conversion, ui: &mut Ui) -> Result<()> {
     let (code, weights) = output::code_and_weights(&conversion.output)?;
     let target = Target::begin(conversion, code, weights)?;
+    let framework = frontends::framework(&conversion.source).name();
     let graph = read(&conversion.source, ui)?;
-    let report =
-        Report { command: "convert", framework: "tensorflow", sources: files(&conversion.source), ..Report::default() };
+    let report = Report { command: "convert", framework, sources: files(&conversion.source), ..Report::default() };
     target.write(conversion, graph, report, ui)
 }
 
@@ -42,7 +42,7 @@ pub fn to_ir(conversion: &Conversion, ui: &mut Ui) -> Result<()> {
     let files_written = ui.stage("write", None, |_| codec::save(&graph, &base, codec::Format::ALL))?;
     let report = Report {
         command: "to-ir",
-        framework: "tensorflow",
+        framework: frontends::framework(&conversion.source).name(),
         sources: files(&conversion.source),
         parameters: graph.parameters(),
         network: Some(Network::of(&graph)),
@@ -81,7 +81,7 @@ pub fn to_model(conversion: &Conversion, ui: &mut Ui) -> Result<()> {
         (true, None) => return Err(Error::new("--whole-module needs the code as well: -in NAME.py")),
     };
     let [mut file] = output::begin([output.as_path()])?;
-    let params = ui.stage("read", None, |_| weights::read(source.weights.as_deref().unwrap_or(Path::new(""))))?;
+    let params = ui.stage("read", None, |_| read_weights(source.weights.as_deref().unwrap_or(Path::new(""))))?;
     write_weights(&mut file, format, &params, module.as_deref(), ui)?;
     file.commit()?;
     let report = Report {
@@ -110,7 +110,12 @@ fn restorable(code: &Path) -> Result<String> {
 }
 
 fn read(source: &Source, ui: &Ui) -> Result<Graph> {
-    ui.stage("read", None, |_| tensorflow::read(source))
+    ui.stage("read", None, |_| frontends::read(source))
+}
+
+fn read_weights(path: &Path) -> Result<Vec<Param>> {
+    let named = frontends::pytorch::read_weights(path)?;
+    Ok(named.into_iter().map(|(key, tensor)| Param { key, tensor, source: String::new() }).collect())
 }
 
 fn files(source: &Source) -> Vec<PathBuf> {

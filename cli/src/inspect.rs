@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use clap::ArgMatches;
-use modelport_backends::weights;
-use modelport_frontends::Source;
+use modelport_frontends::kind::{self, Kind};
 use modelport_frontends::tensorflow::checkpoint::Checkpoint;
-use modelport_frontends::tensorflow::kind::{self, Kind};
 use modelport_frontends::tensorflow::{self, Candidate, locate};
+use modelport_frontends::{Framework, Source, framework, pytorch};
 use modelport_ir::tensor::{FileBytes, Tensor};
 use modelport_ir::{DType, Error, Graph, Op, Port, Problem, Result, Shape, codec};
 use serde_json::{Value, json};
@@ -51,12 +50,14 @@ fn look(path: &Path, source: &Source) -> Result<Findings> {
         let kind = FileBytes::open(path).and_then(|file| kind::of(file));
         let kind = kind.map_err(|error| Problem::new(format!("can't be read: {error}")).file(path))?;
         match kind {
-            Kind::Zip | Kind::Npy => return weights_file(path),
+            Kind::Npy => return pytorch_file(path, source),
             Kind::Ir | Kind::Json => return neutral_graph(path, source),
             Kind::Table => return checkpoint(path),
-            _ if weights::Format::of(path).is_ok() => return weights_file(path),
             _ => {}
         }
+    }
+    if framework(source) == Framework::PyTorch {
+        return pytorch_file(path, source);
     }
     match tensorflow_graph(source) {
         // No graph, but maybe weights: a prefix, a shard, a folder.
@@ -68,10 +69,11 @@ fn look(path: &Path, source: &Source) -> Result<Findings> {
     }
 }
 
-fn weights_file(path: &Path) -> Result<Findings> {
-    let params = weights::read(path)?;
-    let rows = params.iter().map(|param| tensor_row(&param.key, param.tensor.dtype(), &param.tensor.shape())).collect();
-    Ok(Findings { kind: "weights".to_owned(), what: "tensors", rows, ..Findings::default() })
+fn pytorch_file(path: &Path, source: &Source) -> Result<Findings> {
+    let state = pytorch::state::select(path, &pytorch::selection(source))?.unstripped();
+    let tensors = state.tensors.iter().chain(&state.counters);
+    let rows = tensors.map(|(key, tensor)| tensor_row(key, tensor.dtype(), &tensor.shape())).collect();
+    Ok(Findings { kind: state.origin(), what: "tensors", rows, ..Findings::default() })
 }
 
 fn checkpoint(path: &Path) -> Result<Findings> {

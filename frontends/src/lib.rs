@@ -1,12 +1,52 @@
 //! Frontends: read a framework's files and lower them into the neutral graph. No framework is needed.
 
+pub mod kind;
+pub mod pytorch;
 pub mod tensorflow;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use modelport_ir::tensor::FileBytes;
+use modelport_ir::{Graph, Result};
+
+use kind::Kind;
+
+/// Frameworks that networks are read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framework {
+    /// TensorFlow: graphs and checkpoints.
+    TensorFlow,
+    /// PyTorch: state dicts, modules and programs.
+    PyTorch,
+}
+
+impl Framework {
+    /// All of them.
+    pub const ALL: [Framework; 2] = [Framework::TensorFlow, Framework::PyTorch];
+
+    /// What it is called, in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Framework::TensorFlow => "tensorflow",
+            Framework::PyTorch => "pytorch",
+        }
+    }
+
+    /// The framework of this name, or of the short one that people use.
+    pub fn called(name: &str) -> Option<Framework> {
+        Some(match name.to_ascii_lowercase().as_str() {
+            "tensorflow" | "tf" => Framework::TensorFlow,
+            "pytorch" | "torch" => Framework::PyTorch,
+            _ => return None,
+        })
+    }
+}
 
 /// What to read, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
+    /// The framework that the user names; the content of the files counts for more.
+    pub framework: Option<Framework>,
     /// The file with the graph.
     pub network: Option<PathBuf>,
     /// The file, prefix or folder with the weights.
@@ -21,4 +61,39 @@ pub struct Source {
     pub training: bool,
     /// Use the exponential moving averages of the weights.
     pub moving_averages: bool,
+    /// Where in a PyTorch checkpoint the weights are, such as `model` or `ema.module`.
+    pub weights_key: Option<String>,
+}
+
+/// The framework that the files of a network are from: by their content, else what the user says, else TensorFlow,
+/// whose checkpoints are no files but prefixes of names.
+pub fn framework(source: &Source) -> Framework {
+    let by_content = |path: &Option<PathBuf>| path.as_deref().and_then(of_file);
+    by_content(&source.network)
+        .or_else(|| by_content(&source.weights))
+        .or(source.framework)
+        .unwrap_or(Framework::TensorFlow)
+}
+
+/// The framework whose file this certainly is.
+fn of_file(path: &Path) -> Option<Framework> {
+    if path.is_dir() {
+        return pytorch::is_folder(path).then_some(Framework::PyTorch);
+    }
+    let file = FileBytes::open(path).ok()?;
+    match kind::of(file.clone()).ok()? {
+        Kind::Zip => pytorch::is_archive(file).then_some(Framework::PyTorch),
+        kind => kind.framework(),
+    }
+}
+
+/// Reads a network, of whichever framework.
+///
+/// # Errors
+/// When files are missing, damaged or unclear, and all operators that can't be converted.
+pub fn read(source: &Source) -> Result<Graph> {
+    match framework(source) {
+        Framework::TensorFlow => tensorflow::read(source),
+        Framework::PyTorch => pytorch::read(source),
+    }
 }

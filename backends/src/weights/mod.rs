@@ -1,7 +1,7 @@
 //! Files of weights: PyTorch's archives, safetensors and NumPy dictionaries.
 //!
 //! Writing streams: every tensor passes through once, in the order of the file, so that memory does not grow with the
-//! network. Reading gives views. Equal weights give equal bytes.
+//! network. Equal weights give equal bytes. (Frontends read these files.)
 
 mod archive;
 mod npy;
@@ -16,7 +16,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use modelport_ir::atomic::AtomicFile;
-use modelport_ir::{Problem, Result, Tensor};
+use modelport_ir::{Problem, Result};
 
 use crate::plan::Param;
 use pipe::Failure;
@@ -122,24 +122,6 @@ fn patch(file: &mut AtomicFile, patches: &[archive::Patch]) -> io::Result<()> {
         file.write_all(&patch.bytes)
     })
 }
-
-/// The weights of a file that modelport wrote, or of another of these formats that is as plain: keys and views, in the
-/// order of the file. A tensor that the file has once and names twice is one tensor ([`Tensor::is_same`]).
-///
-/// # Errors
-/// When the file is none of these formats, is damaged, or holds something else than tensors; every entry that is no
-/// tensor is named.
-pub fn read(path: &Path) -> Result<Vec<Param>> {
-    let named = match Format::of(path)? {
-        Format::Torch => torch::read(path)?,
-        Format::Safetensors => safetensors::read(path)?,
-        Format::Npy => npy::read(path)?,
-    };
-    Ok(named.into_iter().map(|(key, tensor)| Param { key, tensor, source: String::new() }).collect())
-}
-
-/// A key and its tensor.
-type Named = (String, Tensor);
 
 /// Tells of the bytes that pass.
 struct Counted<'a> {

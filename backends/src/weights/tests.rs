@@ -28,6 +28,12 @@ fn params() -> Vec<Param> {
     params
 }
 
+/// What a frontend reads again.
+fn read(path: &Path) -> Result<Vec<Param>> {
+    let named = modelport_frontends::pytorch::read_weights(path)?;
+    Ok(named.into_iter().map(|(key, tensor)| Param { key, tensor, source: String::new() }).collect())
+}
+
 fn written(name: &str, params: &[Param]) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);

@@ -13,11 +13,11 @@ use modelport_ir::{Error, Problem, Tensor};
 
 use super::checkpoint::Contents;
 use super::graphdef::{dtype, known_shape, type_code};
-use super::kind;
 use super::slices::{self, Extent};
 use super::sstable::{self, Table, unmask};
 use super::stored::{Assembled, Checked, Label, Piece};
 use super::wire::{self, Malformed, Reader, Span};
+use crate::kind;
 
 /// The version of the format that is read here (`kTensorBundleVersion`).
 const VERSION: i64 = 1;

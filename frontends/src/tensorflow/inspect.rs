@@ -10,13 +10,14 @@ use modelport_ir::tensor::{FileBytes, Storage, numel};
 use modelport_ir::{DType, Graph, Problem, Result, Shape, Tensor};
 
 use super::inputs::Inputs;
+use super::locate;
 use super::lower::{Entry, Lowering, Variables, is_variable};
 use super::net::{Net, Ref};
 use super::outputs::{self, Candidate};
 use super::read::{Network, needed};
 use super::variables::Saved;
-use super::{kind, locate};
 use crate::Source;
+use crate::kind;
 
 /// A node that computes something.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,10 +9,10 @@ use modelport_ir::{Error, Problem};
 
 use super::bundle::{file_name, with_suffix};
 use super::checkpoint::Checkpoint;
-use super::kind::{self, Kind};
 use super::metagraph::MetaGraph;
 use super::near::near;
 use super::v1;
+use crate::kind::{self, Kind};
 
 /// Files of a folder that are looked at.
 const MOST_FILES: usize = 10_000;

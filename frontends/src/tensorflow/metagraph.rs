@@ -7,8 +7,8 @@ use modelport_ir::tensor::FileBytes;
 use modelport_ir::{Problem, Result};
 
 use super::graphdef::{GraphDef, entry, shape, type_code};
-use super::kind::{self, Kind};
 use super::wire::{self, Reader, Span};
+use crate::kind::{self, Kind};
 
 /// Collections of variables that are read; others do not matter here.
 const VARIABLE_COLLECTIONS: [&str; 5] =

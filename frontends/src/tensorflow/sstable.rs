@@ -11,8 +11,8 @@ use std::sync::Arc;
 use modelport_ir::tensor::{FileBytes, Storage};
 use modelport_ir::{Error, Problem, Result};
 
-use super::kind;
 use super::wire::{self, Malformed, Part, Reader, Span};
+use crate::kind;
 
 const MAGIC: [u8; 8] = [0x57, 0xfb, 0x80, 0x8b, 0x24, 0x75, 0x47, 0xdb];
 const FOOTER: u64 = 48;
@@ -24,7 +24,7 @@ const CHUNK: usize = 256 << 10;
 const MAX_KEYS_PER_BLOCK_BYTE: u64 = 64;
 
 /// Whether a file ends like a table.
-pub(super) fn has_magic(source: &dyn Storage) -> bool {
+pub(crate) fn has_magic(source: &dyn Storage) -> bool {
     let mut magic = [0; 8];
     let start = source.len().checked_sub(FOOTER);
     start.is_some_and(|start| source.read_at(start + FOOTER - 8, &mut magic).is_ok()) && magic == MAGIC

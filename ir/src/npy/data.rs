@@ -1,4 +1,4 @@
-//! Array bytes that do not lie in the file as they are: text of protocol 2, and big-endian elements.
+//! Array bytes that do not lie in the file as they are: text of protocol 2.
 
 use std::io;
 use std::sync::Arc;
@@ -88,34 +88,6 @@ impl Storage for Latin1 {
                 }
             }
         }
-        Ok(())
-    }
-}
-
-/// Elements with their bytes in reverse order.
-#[derive(Debug)]
-pub(super) struct Swapped {
-    pub bytes: Arc<dyn Storage>,
-    /// Bytes of one element.
-    pub size: usize,
-}
-
-impl Storage for Swapped {
-    fn len(&self) -> u64 {
-        self.bytes.len()
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let size = self.size as u64;
-        let end = offset.checked_add(buffer.len() as u64).filter(|&end| end <= self.len());
-        let end = end.ok_or(io::ErrorKind::UnexpectedEof)?.next_multiple_of(size);
-        let start = offset - offset % size;
-        let mut whole = vec![0; (end - start) as usize];
-        self.bytes.read_at(start, &mut whole)?;
-        whole.chunks_mut(self.size).for_each(<[u8]>::reverse);
-        let first = (offset - start) as usize;
-        let part = whole.get(first..first + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        buffer.copy_from_slice(part);
         Ok(())
     }
 }

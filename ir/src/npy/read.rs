@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::data::{Latin1, Swapped};
+use super::data::Latin1;
 use super::{MAGIC, Weights, dtype_from_code};
 use crate::diagnostic::{Problem, Result};
 use crate::pickle::{self, Id, Object, Pickle, Span};
-use crate::tensor::{DType, FileBytes, Storage, Tensor, numel};
+use crate::tensor::{DType, FileBytes, Storage, Swapped, Tensor, numel};
 
 /// Longest name of a layer or weight, in bytes.
 const MAX_NAME: usize = 1 << 16;
@@ -24,9 +24,9 @@ const MAX_DEPTH: usize = 8;
 /// When the file is no such dictionary; all entries that are no arrays are named at once.
 pub fn read(path: &Path) -> Result<Weights> {
     let failed = |message: String| Problem::new(message).file(path);
-    let file = FileBytes::open(path).map_err(|error| failed(format!("can't be read: {error}")))?;
+    let file: Arc<dyn Storage> = FileBytes::open(path).map_err(|error| failed(format!("can't be read: {error}")))?;
     let start = header(&file).map_err(failed)?;
-    let pickle = pickle::parse(&file, start, is_known)
+    let pickle = pickle::parse(&file, start, refuse)
         .map_err(|message| failed(message).hint("expected a dictionary {layer: {name: array}} saved by numpy.save"))?;
     let mut reader = Reader { file, pickle, tensors: HashMap::new() };
     let root = reader.dictionary().map_err(failed)?;
@@ -62,7 +62,7 @@ pub fn read(path: &Path) -> Result<Weights> {
 }
 
 /// Checks the header and returns where the pickle begins.
-fn header(file: &Arc<FileBytes>) -> std::result::Result<u64, String> {
+fn header(file: &Arc<dyn Storage>) -> std::result::Result<u64, String> {
     let mut head = [0; 12];
     let known = file.len().min(12) as usize;
     file.read_at(0, head.get_mut(..known).unwrap_or_default()).map_err(|e| format!("can't be read: {e}"))?;
@@ -85,6 +85,10 @@ fn header(file: &Arc<FileBytes>) -> std::result::Result<u64, String> {
         return Err("holds an array of objects, expected one dictionary {layer: {name: array}}".to_owned());
     }
     Ok(start + len)
+}
+
+fn refuse(global: &str) -> Option<String> {
+    (!is_known(global)).then(|| "which is no part of a dictionary of arrays".to_owned())
 }
 
 fn is_known(global: &str) -> bool {
@@ -110,7 +114,7 @@ fn short(global: &str) -> &str {
 }
 
 struct Reader {
-    file: Arc<FileBytes>,
+    file: Arc<dyn Storage>,
     pickle: Pickle,
     /// By the object that they come from, so that what is one array stays one.
     tensors: HashMap<Id, Tensor>,
@@ -135,8 +139,8 @@ impl Reader {
     fn entries(&self, id: Id) -> Option<Vec<(Id, Id)>> {
         match self.pickle.get(id) {
             Object::Dict(entries) => Some(entries.clone()),
-            Object::Call { items, .. } if self.call(id).is_some_and(|(name, _)| name == "OrderedDict") => {
-                Some(items.clone())
+            Object::Call(call) if self.call(id).is_some_and(|(name, _)| name == "OrderedDict") => {
+                Some(call.items.clone())
             }
             _ => None,
         }
@@ -154,7 +158,7 @@ impl Reader {
     /// The callable's last name and the arguments of what a call has made.
     fn call(&self, id: Id) -> Option<(&str, &[Id])> {
         match self.pickle.get(id) {
-            Object::Call { callable, args, .. } => match (self.pickle.get(*callable), self.pickle.get(*args)) {
+            Object::Call(call) => match (self.pickle.get(call.callable), self.pickle.get(call.args)) {
                 (Object::Global(global), Object::Tuple(args)) => Some((short(global), args)),
                 _ => None,
             },
@@ -174,8 +178,8 @@ impl Reader {
         if self.call(id)?.0 != "_reconstruct" {
             return None;
         }
-        let Object::Call { state: Some(state), .. } = self.pickle.get(id) else { return None };
-        match *self.tuple(*state)? {
+        let Object::Call(call) = self.pickle.get(id) else { return None };
+        match *self.tuple(call.state?)? {
             [_, shape, dtype, order, data] | [shape, dtype, order, data] => {
                 Some((shape, (dtype, self.truth(order)), data))
             }
@@ -240,7 +244,7 @@ impl Reader {
     /// The element type, and whether elements are big-endian.
     fn dtype(&self, id: Id) -> Outcome<(DType, bool)> {
         let (code, state) = match (self.call(id), self.pickle.get(id)) {
-            (Some(("dtype", &[code, ..])), Object::Call { state, .. }) => (self.name(code)?, *state),
+            (Some(("dtype", &[code, ..])), Object::Call(call)) => (self.name(code)?, call.state),
             _ => return Err("has no element type".to_owned()),
         };
         let order = match state.and_then(|state| self.tuple(state)) {
@@ -330,15 +334,16 @@ impl Reader {
         match self.pickle.get(id) {
             Object::None => "None".to_owned(),
             Object::Bool(_) => "a truth value".to_owned(),
-            Object::Int(_) | Object::Float(_) => "a number".to_owned(),
+            Object::Int(_) | Object::Float(_) | Object::Big(_) => "a number".to_owned(),
             Object::Text(_) => "a string".to_owned(),
             Object::Bytes(_) => "bytes".to_owned(),
             Object::Tuple(_) => "a tuple".to_owned(),
             Object::List(_) => "a list".to_owned(),
             Object::Dict(_) => "a dictionary".to_owned(),
+            Object::Set(_) => "a set".to_owned(),
             Object::Global(name) => format!("the class {name}"),
             Object::Persistent(_) => "an object of another file".to_owned(),
-            Object::Call { .. } => match self.call(id) {
+            Object::Call(_) => match self.call(id) {
                 Some(("_reconstruct" | "_frombuffer", _)) => "an array".to_owned(),
                 Some((name, _)) => format!("an object of {name}"),
                 None => "an object".to_owned(),

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 
 pub use dtype::DType;
-pub use storage::{FileBytes, Storage};
+pub use storage::{FileBytes, Storage, Swapped, range};
 
 /// `size` elements that lie `stride` elements apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

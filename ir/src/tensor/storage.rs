@@ -70,10 +70,8 @@ impl FileBytes {
     /// # Errors
     /// When the file is shorter.
     pub fn range(self: &Arc<Self>, start: u64, len: u64) -> io::Result<Arc<dyn Storage>> {
-        match start.checked_add(len) {
-            Some(end) if end <= self.len => Ok(Arc::new(FileRange { file: self.clone(), start, len })),
-            _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-        }
+        let file: Arc<dyn Storage> = self.clone();
+        range(&file, start, len)
     }
 }
 
@@ -107,22 +105,62 @@ impl Storage for FileBytes {
     }
 }
 
+/// The range `start..start + len` of a storage.
+///
+/// # Errors
+/// When the storage is shorter.
+pub fn range(of: &Arc<dyn Storage>, start: u64, len: u64) -> io::Result<Arc<dyn Storage>> {
+    match start.checked_add(len) {
+        Some(end) if end <= of.len() => Ok(Arc::new(Range { of: of.clone(), start, len })),
+        _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+    }
+}
+
 #[derive(Debug)]
-struct FileRange {
-    file: Arc<FileBytes>,
+struct Range {
+    of: Arc<dyn Storage>,
     start: u64,
     len: u64,
 }
 
-impl Storage for FileRange {
+impl Storage for Range {
     fn len(&self) -> u64 {
         self.len
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         match offset.checked_add(buffer.len() as u64) {
-            Some(end) if end <= self.len => self.file.read_at(self.start + offset, buffer),
+            Some(end) if end <= self.len => self.of.read_at(self.start + offset, buffer),
             _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
         }
+    }
+}
+
+/// Elements with their bytes in reverse order: big-endian ones as little-endian.
+#[derive(Debug)]
+pub struct Swapped {
+    /// The elements.
+    pub bytes: Arc<dyn Storage>,
+    /// Bytes of one element.
+    pub size: usize,
+}
+
+impl Storage for Swapped {
+    fn len(&self) -> u64 {
+        self.bytes.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let size = self.size as u64;
+        let end = offset.checked_add(buffer.len() as u64).filter(|&end| end <= self.len());
+        let end = end.ok_or(io::ErrorKind::UnexpectedEof)?.next_multiple_of(size);
+        let start = offset - offset % size;
+        let mut whole = vec![0; (end - start) as usize];
+        self.bytes.read_at(start, &mut whole)?;
+        whole.chunks_mut(self.size).for_each(<[u8]>::reverse);
+        let first = (offset - start) as usize;
+        let part = whole.get(first..first + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(part);
+        Ok(())
     }
 }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use modelport_ir::Problem;
 use modelport_ir::tensor::{FileBytes, Storage};
 
-use super::sstable;
-use super::wire::{self, Reader, Span, Value};
+use crate::Framework;
+use crate::pytorch;
+use crate::tensorflow::sstable;
+use crate::tensorflow::wire::{self, Reader, Span, Value};
 
 /// Bytes that are looked at to tell text from anything else.
 const HEAD: u64 = 4096;
@@ -36,6 +38,14 @@ pub enum Kind {
     Hdf5,
     /// Zip: Keras 3, PyTorch.
     Zip,
+    /// safetensors.
+    Safetensors,
+    /// Tar: PyTorch before 0.1.10, or files that were packed together.
+    Tar,
+    /// The index of weights in several files.
+    ShardIndex,
+    /// A module tree as Python prints it.
+    ModuleText,
     /// Pickle: PyTorch before 1.6.
     Pickle,
     /// NumPy.
@@ -68,6 +78,9 @@ pub fn of(source: Arc<dyn Storage>) -> io::Result<Kind> {
     if let Some(kind) = by_magic(&head) {
         return Ok(kind);
     }
+    if pytorch::is_safetensors(&head, source.len()) {
+        return Ok(Kind::Safetensors);
+    }
     if sstable::has_magic(&*source) {
         return Ok(Kind::Table);
     }
@@ -85,6 +98,7 @@ fn by_magic(head: &[u8]) -> Option<Kind> {
         _ if starts(b"\x93NUMPY") => Kind::Npy,
         _ if starts(b"version https://git-lfs") => Kind::LfsPointer,
         [0x80, 2..=5, ..] => Kind::Pickle,
+        _ if head.get(257..262) == Some(b"ustar") => Kind::Tar,
         [_, _, _, _, b'T', b'F', b'L', b'3', ..] => Kind::TfLite,
         _ if head.iter().all(|byte| *byte == 0) => Kind::Zeros,
         _ => return None,
@@ -108,7 +122,9 @@ fn by_text(head: &[u8]) -> Option<Kind> {
         })
     };
     Some(match text {
+        _ if text.starts_with('{') && text.contains("\"weight_map\"") => Kind::ShardIndex,
         _ if text.starts_with('{') || text.starts_with('[') => Kind::Json,
+        _ if is_module_text(text) => Kind::ModuleText,
         _ if text.get(..9).is_some_and(|start| start.eq_ignore_ascii_case("<!doctype")) => Kind::Html,
         _ if text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("<html")) => Kind::Html,
         _ if field(&["model_checkpoint_path"]) => Kind::CheckpointState,
@@ -202,7 +218,32 @@ fn is_name(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|byte| (0x21..0x7f).contains(byte))
 }
 
+/// Whether a text begins as `Net(` and goes on with `  (conv1): Conv2d(3, 64, …)`.
+fn is_module_text(text: &str) -> bool {
+    let mut lines = text.lines();
+    let is_class = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let first = lines.next().and_then(|line| line.trim_end().strip_suffix('('));
+    let child = lines.next().map_or("", str::trim_start);
+    first.is_some_and(is_class) && child.starts_with('(') && child.contains("): ")
+}
+
 impl Kind {
+    /// The framework whose files are of this kind. A zip archive may be of several.
+    pub fn framework(self) -> Option<Framework> {
+        match self {
+            Kind::GraphDef
+            | Kind::MetaGraphDef
+            | Kind::SavedModel
+            | Kind::GraphText
+            | Kind::Table
+            | Kind::CheckpointState => Some(Framework::TensorFlow),
+            Kind::Pickle | Kind::Safetensors | Kind::Tar | Kind::ShardIndex | Kind::ModuleText => {
+                Some(Framework::PyTorch)
+            }
+            _ => None,
+        }
+    }
+
     /// What people call it.
     pub fn name(self) -> &'static str {
         match self {
@@ -216,6 +257,10 @@ impl Kind {
             Kind::TfLite => "TensorFlow Lite model",
             Kind::Hdf5 => "HDF5 file",
             Kind::Zip => "zip archive",
+            Kind::Safetensors => "safetensors file",
+            Kind::Tar => "tar archive",
+            Kind::ShardIndex => "index of weights in several files",
+            Kind::ModuleText => "printed module",
             Kind::Pickle => "pickle",
             Kind::Npy => "NumPy file",
             Kind::Gzip => "gzip archive",
@@ -295,7 +340,7 @@ fn beginning(path: &Path) -> String {
 }
 
 /// The error that a file can't be read at all.
-pub(super) fn unreadable(path: &Path, error: &io::Error) -> Problem {
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Problem {
     Problem::new(match error.kind() {
         io::ErrorKind::NotFound => "does not exist".to_owned(),
         io::ErrorKind::IsADirectory => "is a folder, not a file".to_owned(),

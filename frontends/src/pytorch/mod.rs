@@ -1,0 +1,56 @@
+//! PyTorch: the files that people save, read as data. No torch is needed, and nothing in a file is ever executed.
+//!
+//! [`content`] tells what a file is and opens it; [`state`] finds the weights in it, [`module`] whole modules.
+
+pub mod archive;
+pub mod content;
+pub mod module;
+pub mod objects;
+mod safetensors;
+pub mod state;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use modelport_ir::tensor::Storage;
+use modelport_ir::{Graph, Problem, Result};
+
+use crate::Source;
+
+pub use module::{ModuleTree, Plain, read_module};
+pub use state::{StateDict, read_state, read_weights};
+
+/// The line that makes a file with everything in it.
+pub const EXPORT: &str =
+    "torch.export.save(torch.export.export(model.eval(), (torch.randn(2, 3, 224, 224),)), 'model.pt2')";
+
+pub(crate) use safetensors::is_header as is_safetensors;
+
+/// Whether a zip archive is one of PyTorch's. A damaged one may be.
+pub(crate) fn is_archive(file: Arc<dyn Storage>) -> bool {
+    let is_ours = |name: &str| {
+        name == "data.pkl" || name.ends_with("/data.pkl") || name.starts_with("models/") || name.ends_with(".npy")
+    };
+    archive::Archive::open(file).is_ok_and(|archive| archive.names().any(is_ours))
+}
+
+/// Whether a folder has PyTorch's weights in it, as the Hugging Face hub lays them out.
+pub(crate) fn is_folder(path: &Path) -> bool {
+    content::in_folder(path).is_some()
+}
+
+/// What is to be taken of a checkpoint.
+pub fn selection(source: &Source) -> state::Selection<'_> {
+    state::Selection { key: source.weights_key.as_deref(), moving_averages: source.moving_averages }
+}
+
+/// Reads a network.
+///
+/// # Errors
+/// When files are missing, damaged or hold no network, and all operators that can't be converted.
+pub fn read(source: &Source) -> Result<Graph> {
+    let path = source.network.as_deref().or(source.weights.as_deref()).unwrap_or(Path::new(""));
+    let state = state::select(path, &selection(source))?;
+    let message = format!("holds {} weights and no graph ({})", state.tensors.len(), state.origin());
+    Err(Problem::new(message).file(path).hint(format!("save the graph too: {EXPORT}")).into())
+}
