@@ -6,6 +6,7 @@ pub mod codec;
 pub mod diagnostic;
 pub mod eval;
 pub mod graph;
+pub mod hdf5;
 pub mod layout;
 pub mod npy;
 pub mod op;
