@@ -79,8 +79,8 @@ fn local_heap(file: &File, address: u64) -> Outcome<Vec<u8>> {
 
 /// All entries below a node of a group's tree. `below` is the level of the node above.
 fn symbols(file: &File, address: u64, below: Option<u8>, names: &[u8], links: &mut Vec<(String, Link)>) -> Outcome<()> {
-    let (level, children) = node(file, address, 0, below, file.lengths)?;
-    for child in children {
+    let (level, children) = tree_node(file, address, 0, below, file.lengths)?;
+    for (_, child) in children {
         match level {
             0 => leaf(file, child, names, links)?,
             _ => symbols(file, child, Some(level), names, links)?,
@@ -89,20 +89,12 @@ fn symbols(file: &File, address: u64, below: Option<u8>, names: &[u8], links: &m
     Ok(())
 }
 
-/// The level of a B-tree's node, and the addresses of its children. `kind` is 0 for groups and 1 for chunks.
-fn node(file: &File, address: u64, kind: u8, below: Option<u8>, key: usize) -> Outcome<(u8, Vec<u64>)> {
-    let (level, entries) = tree_node(file, address, kind, below, key)?;
-    Ok((level, entries.into_iter().map(|(_, child)| child).collect()))
-}
+/// The children of a node of a B-tree, each with the key before it.
+pub type Children = Vec<(Vec<u8>, u64)>;
 
-/// A node of a version 1 B-tree: its level, and every child with the key before it.
-pub fn tree_node(
-    file: &File,
-    address: u64,
-    kind: u8,
-    below: Option<u8>,
-    key: usize,
-) -> Outcome<(u8, Vec<(Vec<u8>, u64)>)> {
+/// A node of a version 1 B-tree: its level, and its children. `kind` is 0 for groups and 1 for chunks, `below` the
+/// level of the node above, `key` the bytes of a key.
+pub fn tree_node(file: &File, address: u64, kind: u8, below: Option<u8>, key: usize) -> Outcome<(u8, Children)> {
     let head = 8 + 2 * file.offsets as u64;
     let bytes = file.read(address, head)?;
     let mut cursor = Cursor::of(&bytes, file);
