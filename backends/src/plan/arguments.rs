@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use modelport_ir::Value;
 
-use super::class::Block;
+use super::block::Block;
 use crate::python::{Arg, Expr, Lit, Namer, Slot, snake_case};
 
 /// Which slots are arguments, and what those are called.

@@ -7,8 +7,9 @@ use modelport_ir::{Graph, Value};
 
 use super::Dialect;
 use super::arguments::arguments;
+use super::block::{Block, Item, call_item, is_layers, member_role, signature, slots};
 use super::forward::{self, Body, Step};
-use super::leaf::{Leaf, Member, MemberKind, ModuleForm, Param};
+use super::leaf::{Leaf, MemberKind, Param};
 use super::region::{self, Child, Tree};
 use super::structure;
 use super::words::{common_name, common_prefix, is_generic, role_word};
@@ -38,37 +39,6 @@ pub struct Program {
     pub classes: Vec<Class>,
     /// All weights, in the order in which the network registers them.
     pub params: Vec<Param>,
-}
-
-/// A call: a leaf, or a region that has become a class or a chain.
-#[derive(Clone)]
-pub struct Item {
-    /// Name in the source.
-    pub name: Option<String>,
-    /// What it is, in a word.
-    pub role: String,
-    /// What it keeps.
-    pub members: Vec<Member>,
-    /// What it computes.
-    pub expr: Expr,
-    /// The values that it reads.
-    pub operands: Vec<Value>,
-    /// The values that it makes.
-    pub results: Vec<Value>,
-    hints: Vec<String>,
-    modules: Option<Vec<ModuleForm>>,
-    /// Weights that this call shares with others, as a key; calls with equal keys have one member.
-    shared: Option<String>,
-}
-
-/// A region with its calls in order.
-pub struct Block {
-    /// Calls, in order.
-    pub items: Vec<Item>,
-    /// Values that enter it.
-    pub inputs: Vec<Value>,
-    /// Values that leave it.
-    pub outputs: Vec<Value>,
 }
 
 struct Planner<'a> {
@@ -177,7 +147,7 @@ impl Planner<'_> {
             let reads = items.iter().flat_map(|item| item.operands.iter().copied());
             reads.filter(|value| !made.contains(value) && seen.insert(*value)).collect()
         };
-        Block { items, inputs, outputs }
+        Block { items, operands: inputs.clone(), results: outputs.clone(), inputs, outputs }
     }
 
     /// Values that leave a region, by the order in which they are made in the source.
@@ -498,102 +468,6 @@ impl Planner<'_> {
             .collect();
         (ctors, params)
     }
-}
-
-/// A region as a call of one module.
-fn call_item(name: String, ctor: Expr, params: Vec<Param>, block: &Block) -> Item {
-    let args = (0..block.inputs.len()).map(|i| Arg::new(Expr::Operand(i))).collect();
-    let module = ModuleForm { ctor: ctor.clone(), params: params.clone() };
-    let single = block.inputs.len() == 1 && block.outputs.len() == 1;
-    // For where there is no name: a chain of layers is what it begins with.
-    let role = match block.items.first() {
-        Some(first) if is_layers(block) => first.role.clone(),
-        _ => "block".to_owned(),
-    };
-    let name = Some(name).filter(|name| !name.is_empty());
-    let hints = match block.outputs.as_slice() {
-        [_] => vec![name.clone().unwrap_or_else(|| role.clone())],
-        _ => Vec::new(),
-    };
-    Item {
-        role,
-        name,
-        members: vec![Member { kind: MemberKind::Module, role: "block".to_owned(), ctor, params }],
-        expr: Expr::Call(Box::new(Expr::Member(0)), args),
-        operands: block.inputs.clone(),
-        results: block.outputs.clone(),
-        hints,
-        modules: single.then(|| vec![module]),
-        shared: None,
-    }
-}
-
-/// Whether a member is a class or chain that the planner made.
-fn is_composite(member: &Member) -> bool {
-    member.role == "block"
-}
-
-/// What a member is, in a word.
-fn member_role<'a>(item: &'a Item, member: &'a Member) -> &'a str {
-    if is_composite(member) { &item.role } else { &member.role }
-}
-
-/// Whether a block has no blocks inside.
-fn is_layers(block: &Block) -> bool {
-    block.items.iter().all(|item| item.members.iter().all(|member| !is_composite(member)))
-}
-
-/// Equal for blocks that may share a class: everything but literals and names.
-fn signature(block: &Block, sequential: &str) -> String {
-    use std::fmt::Write;
-    let mut wires: HashMap<Value, String> = HashMap::new();
-    for (i, value) in block.inputs.iter().enumerate() {
-        wires.insert(*value, format!("i{i}"));
-    }
-    let blank = |expr: &Expr| nameless(&expr.map_slots(&mut |_| Expr::name("#")), sequential).to_string();
-    let mut text = String::new();
-    for (index, item) in block.items.iter().enumerate() {
-        let _ = write!(text, "{}", blank(&item.expr));
-        for member in &item.members {
-            let keys: Vec<&str> = member.params.iter().map(|param| param.key.as_str()).collect();
-            let keys = if is_composite(member) { String::new() } else { keys.join(",") };
-            let keys = if member.role == "conv" || member.role == "fc" { String::new() } else { keys };
-            let _ = write!(text, "|{:?} {} {keys}", member.kind, blank(&member.ctor));
-        }
-        for operand in &item.operands {
-            let _ = write!(text, " {}", wires.get(operand).map_or("?", String::as_str));
-        }
-        text.push('\n');
-        for (output, value) in item.results.iter().enumerate() {
-            wires.insert(*value, format!("{index}.{output}"));
-        }
-    }
-    for output in &block.outputs {
-        let _ = write!(text, "> {} ", wires.get(output).map_or("?", String::as_str));
-    }
-    text
-}
-
-/// A chain without the names of what is in it.
-fn nameless(expr: &Expr, sequential: &str) -> Expr {
-    expr.rewrite(&mut |expr| match expr {
-        Expr::Call(function, args) if **function == Expr::name(sequential) => {
-            let args = args.iter().map(|arg| Arg::new(nameless(&arg.value, sequential))).collect();
-            Some(Expr::Call(function.clone(), args))
-        }
-        _ => None,
-    })
-}
-
-fn slots(block: &Block) -> Vec<Slot> {
-    let mut slots = Vec::new();
-    for item in &block.items {
-        for member in &item.members {
-            member.ctor.slots(&mut |slot| slots.push(slot.clone()));
-        }
-        item.expr.slots(&mut |slot| slots.push(slot.clone()));
-    }
-    slots
 }
 
 /// Runs of equal modules in a chain become a comprehension.

@@ -5,6 +5,7 @@
 //! ([`forward`]). Templates only print the [`Program`].
 
 mod arguments;
+mod block;
 mod class;
 pub(crate) mod forward;
 mod leaf;

@@ -1,0 +1,152 @@
+//! Calls, and the blocks that they form.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use modelport_ir::Value;
+
+use super::leaf::{Member, MemberKind, ModuleForm, Param};
+use crate::python::{Arg, Expr, Slot};
+
+/// A call: a leaf, or a region that has become a class or a chain.
+#[derive(Clone)]
+pub struct Item {
+    /// Name in the source.
+    pub name: Option<String>,
+    /// What it is, in a word.
+    pub role: String,
+    /// What it keeps.
+    pub members: Vec<Member>,
+    /// What it computes.
+    pub expr: Expr,
+    /// The values that it reads.
+    pub operands: Vec<Value>,
+    /// The values that it makes.
+    pub results: Vec<Value>,
+    /// Names for the results, best first.
+    pub hints: Vec<String>,
+    /// The same as modules in a chain, where it is a function of its first operand alone.
+    pub modules: Option<Vec<ModuleForm>>,
+    /// Weights that this call shares with others, as a key; calls with equal keys have one member.
+    pub shared: Option<String>,
+}
+
+/// A region with its calls in order.
+#[derive(Clone)]
+pub struct Block {
+    /// Calls, in order.
+    pub items: Vec<Item>,
+    /// Values that enter it.
+    pub inputs: Vec<Value>,
+    /// Values that leave it.
+    pub outputs: Vec<Value>,
+    /// What `inputs` are for those who call it.
+    pub operands: Vec<Value>,
+    /// What `outputs` are for those who call it.
+    pub results: Vec<Value>,
+}
+
+/// A region as a call of one module.
+pub fn call_item(name: String, ctor: Expr, params: Vec<Param>, block: &Block) -> Item {
+    let args = (0..block.inputs.len()).map(|i| Arg::new(Expr::Operand(i))).collect();
+    let module = ModuleForm { ctor: ctor.clone(), params: params.clone() };
+    let single = block.operands.len() == 1 && block.outputs.len() == 1;
+    // For where there is no name: a chain of layers is what it begins with.
+    let role = match block.items.first() {
+        Some(first) if is_layers(block) => first.role.clone(),
+        _ => "block".to_owned(),
+    };
+    let name = Some(name).filter(|name| !name.is_empty());
+    let hints = match block.outputs.as_slice() {
+        [_] => vec![name.clone().unwrap_or_else(|| role.clone())],
+        _ => Vec::new(),
+    };
+    Item {
+        role,
+        name,
+        members: vec![Member { kind: MemberKind::Module, role: "block".to_owned(), ctor, params }],
+        expr: Expr::Call(Box::new(Expr::Member(0)), args),
+        operands: block.operands.clone(),
+        results: block.results.clone(),
+        hints,
+        modules: single.then(|| vec![module]),
+        shared: None,
+    }
+}
+
+/// Whether a member is a class or chain that the planner made.
+pub fn is_composite(member: &Member) -> bool {
+    member.role == "block"
+}
+
+/// What a member is, in a word.
+pub fn member_role<'a>(item: &'a Item, member: &'a Member) -> &'a str {
+    if is_composite(member) { &item.role } else { &member.role }
+}
+
+/// Whether a block has no blocks inside.
+pub fn is_layers(block: &Block) -> bool {
+    block.items.iter().all(|item| item.members.iter().all(|member| !is_composite(member)))
+}
+
+/// Equal for calls that may stand for each other: everything but literals, names and wires.
+pub fn form(item: &Item, sequential: &str) -> String {
+    let blank = |expr: &Expr| nameless(&expr.map_slots(&mut |_| Expr::name("#")), sequential).to_string();
+    let mut text = blank(&item.expr);
+    for member in &item.members {
+        let keys: Vec<&str> = member.params.iter().map(|param| param.key.as_str()).collect();
+        let keys = if is_composite(member) || member.role == "conv" || member.role == "fc" {
+            String::new()
+        } else {
+            keys.join(",")
+        };
+        let _ = write!(text, "|{:?} {} {keys}", member.kind, blank(&member.ctor));
+    }
+    text
+}
+
+/// Equal for blocks that may share a class: everything but literals and names.
+pub fn signature(block: &Block, sequential: &str) -> String {
+    let mut wires: HashMap<Value, String> = HashMap::new();
+    for (i, value) in block.inputs.iter().enumerate() {
+        wires.insert(*value, format!("i{i}"));
+    }
+    let mut text = String::new();
+    for (index, item) in block.items.iter().enumerate() {
+        text.push_str(&form(item, sequential));
+        for operand in &item.operands {
+            let _ = write!(text, " {}", wires.get(operand).map_or("?", String::as_str));
+        }
+        text.push('\n');
+        for (output, value) in item.results.iter().enumerate() {
+            wires.insert(*value, format!("{index}.{output}"));
+        }
+    }
+    for output in &block.outputs {
+        let _ = write!(text, "> {} ", wires.get(output).map_or("?", String::as_str));
+    }
+    text
+}
+
+/// A chain without the names of what is in it.
+fn nameless(expr: &Expr, sequential: &str) -> Expr {
+    expr.rewrite(&mut |expr| match expr {
+        Expr::Call(function, args) if **function == Expr::name(sequential) => {
+            let args = args.iter().map(|arg| Arg::new(nameless(&arg.value, sequential))).collect();
+            Some(Expr::Call(function.clone(), args))
+        }
+        _ => None,
+    })
+}
+
+/// All literals of a block, in order.
+pub fn slots(block: &Block) -> Vec<Slot> {
+    let mut slots = Vec::new();
+    for item in &block.items {
+        for member in &item.members {
+            member.ctor.slots(&mut |slot| slots.push(slot.clone()));
+        }
+        item.expr.slots(&mut |slot| slots.push(slot.clone()));
+    }
+    slots
+}
