@@ -308,6 +308,11 @@ impl Kind {
         self.problem(path, "a TensorFlow graph (a .meta or .pb file) in protocol buffers")
     }
 
+    /// The error that a file of this kind was given as weights of PyTorch.
+    pub fn not_weights(self, path: &Path) -> Problem {
+        self.problem(path, "a file that torch.save or safetensors wrote")
+    }
+
     /// The error that a file of this kind was given as weights.
     pub fn not_a_checkpoint(self, path: &Path) -> Problem {
         let problem = self.problem(path, "a TensorFlow checkpoint");

@@ -65,13 +65,15 @@ pub struct Source {
     pub weights_key: Option<String>,
 }
 
-/// The framework that the files of a network are from: by their content, else what the user says, else TensorFlow,
-/// whose checkpoints are no files but prefixes of names.
+/// The framework that the files of a network are from: by their content, else what the user says, else by their names,
+/// else TensorFlow, whose checkpoints are no files but prefixes of names.
 pub fn framework(source: &Source) -> Framework {
+    use Framework::PyTorch;
     let by_content = |path: &Option<PathBuf>| path.as_deref().and_then(of_file);
     by_content(&source.network)
         .or_else(|| by_content(&source.weights))
         .or(source.framework)
+        .or_else(|| source.network.iter().chain(&source.weights).any(|path| pytorch::has_name(path)).then_some(PyTorch))
         .unwrap_or(Framework::TensorFlow)
 }
 

@@ -4,6 +4,7 @@
 
 pub mod archive;
 pub mod content;
+mod legacy;
 pub mod module;
 pub mod objects;
 mod safetensors;
@@ -32,6 +33,12 @@ pub(crate) fn is_archive(file: Arc<dyn Storage>) -> bool {
         name == "data.pkl" || name.ends_with("/data.pkl") || name.starts_with("models/") || name.ends_with(".npy")
     };
     archive::Archive::open(file).is_ok_and(|archive| archive.names().any(is_ours))
+}
+
+/// Whether a file has a name that only PyTorch's have.
+pub(crate) fn has_name(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+    ["pth", "pt", "pt2", "safetensors"].iter().any(|known| extension == *known)
 }
 
 /// Whether a folder has PyTorch's weights in it, as the Hugging Face hub lays them out.

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use modelport_ir::npy;
 use modelport_ir::pickle::{self, Call, Id, Object, Pickle};
 use modelport_ir::tensor::{Storage, Swapped, numel};
 use modelport_ir::{DType, Tensor};
@@ -47,6 +48,8 @@ pub struct Objects {
     storages: Box<dyn Storages>,
     /// By key and size of an element, so that tensors which share a storage are seen to share it.
     known: RefCell<HashMap<(String, usize), Arc<dyn Storage>>>,
+    /// Arrays of NumPy, for the same reason.
+    arrays: RefCell<HashMap<Id, Tensor>>,
 }
 
 impl Objects {
@@ -56,7 +59,24 @@ impl Objects {
     /// When it is damaged, or wants to run programs when it is loaded.
     pub fn read(source: Arc<dyn Storage>, start: u64, storages: Box<dyn Storages>) -> Outcome<Objects> {
         let pickle = pickle::parse(&source, start, refuse)?;
-        Ok(Objects { source, pickle, storages, known: RefCell::default() })
+        Ok(Objects { source, pickle, storages, known: RefCell::default(), arrays: RefCell::default() })
+    }
+
+    /// The same objects with other storages.
+    #[must_use]
+    pub fn with(self, storages: Box<dyn Storages>) -> Objects {
+        Objects { storages, known: RefCell::default(), ..self }
+    }
+
+    /// Where the bytes after the pickle begin.
+    pub fn end(&self) -> u64 {
+        self.pickle.end
+    }
+
+    /// The classes of all storages, by key.
+    pub fn storage_types(&self) -> HashMap<String, String> {
+        let ids = (0..self.pickle.objects.len()).filter_map(|id| self.storage_id(id));
+        ids.map(|(class, key, ..)| (key, class.to_owned())).collect()
     }
 
     /// The outermost object.
@@ -179,6 +199,7 @@ impl Objects {
     /// Whether an object is a tensor or parameter, of a kind that can be read or not.
     pub fn is_tensor(&self, id: Id) -> bool {
         match self.get(id) {
+            Object::Call(_) if npy::is_array(&self.pickle, id) => true,
             Object::Call(_) => self.class(id).is_some_and(|class| {
                 class.strip_prefix("torch._utils._rebuild_").is_some() || class == "torch._tensor._rebuild_from_type_v2"
             }),
@@ -199,6 +220,9 @@ impl Objects {
             {
                 return tensor;
             }
+            if npy::is_array(&self.pickle, id) {
+                return self.array(id);
+            }
             let (name, args) = self.call(id).ok_or_else(|| format!("is {}, no tensor", self.describe(id)))?;
             match (name.strip_prefix("torch._utils.").unwrap_or(name), args) {
                 (
@@ -215,6 +239,15 @@ impl Objects {
             }
         }
         Err("is wrapped too often".to_owned())
+    }
+
+    fn array(&self, id: Id) -> Outcome<Tensor> {
+        if let Some(tensor) = self.arrays.borrow().get(&id) {
+            return Ok(tensor.clone());
+        }
+        let tensor = npy::array(&self.source, &self.pickle, id)?;
+        self.arrays.borrow_mut().insert(id, tensor.clone());
+        Ok(tensor)
     }
 
     /// The number of elements that a tensor says it has; 0 if it can't be told.
@@ -255,25 +288,20 @@ impl Objects {
         };
         let &[storage, offset, shape, strides, ..] = args else { return Err("is an incomplete tensor".to_owned()) };
         let (offset, shape, strides) = (self.int(offset)?, self.ints(shape)?, self.ints(strides)?);
-        let (class, key, announced, view) = self.storage_id(storage).ok_or("has no storage")?;
+        let (class, key, announced, first) = self.storage_id(storage).ok_or("has no storage")?;
         let class = match dtype {
             Some(dtype) => self.name(dtype).ok_or("has no element type")?,
             None => class,
         };
         let dtype = element_type(class)?;
-        let (bytes, first) = self.storage(&key, view, dtype)?;
+        let (bytes, first) = self.storage(&key, first, dtype)?;
         // Untyped storages count bytes.
         let announced = announced.checked_mul(if class.ends_with("Storage") { dtype.size() } else { 1 });
         if announced.is_none_or(|announced| announced as u64 > bytes.len()) {
             return Err(format!("has a storage of {} bytes, which is shorter than it says", bytes.len()));
         }
-        let saved = usize::try_from(bytes.len() / dtype.size() as u64).unwrap_or(usize::MAX);
-        let is_too_long = |n: usize| n > saved.saturating_add(MAX_REPEATED);
-        if numel(&shape).is_none_or(is_too_long) {
-            return Err(format!("repeats elements: its shape {shape:?} has far more than are saved"));
-        }
         let offset = offset.checked_add(first).ok_or("has an offset that can't be")?;
-        Tensor::strided(dtype, &shape, &strides, offset, bytes)
+        view(dtype, &shape, &strides, offset, bytes)
     }
 
     /// `('storage', class, key, location, size, view)`: class, key, size, and the offset of a view in the storage.
@@ -327,6 +355,24 @@ impl Objects {
             },
         }
     }
+}
+
+/// A view of a storage, of about as many elements as are saved.
+///
+/// # Errors
+/// When it leaves the storage, or repeats its elements more often than makes sense.
+pub fn view(
+    dtype: DType,
+    shape: &[usize],
+    strides: &[usize],
+    offset: usize,
+    bytes: Arc<dyn Storage>,
+) -> Outcome<Tensor> {
+    let saved = usize::try_from(bytes.len() / dtype.size() as u64).unwrap_or(usize::MAX);
+    if numel(shape).is_none_or(|n| n > saved.saturating_add(MAX_REPEATED)) {
+        return Err(format!("repeats elements: its shape {shape:?} has far more than are saved"));
+    }
+    Tensor::strided(dtype, shape, strides, offset, bytes)
 }
 
 /// The element type that a class of storages, or a name in `torch`, says.

@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 
 use crate::tensor::{DType, Tensor};
 
-pub use read::read;
+pub use read::{array, is_array, plain, read};
 pub use write::{save, write};
 
 /// Tensors by layer and name, in the order of the file.

@@ -28,7 +28,7 @@ pub fn read(path: &Path) -> Result<Weights> {
     let start = header(&file).map_err(failed)?;
     let pickle = pickle::parse(&file, start, refuse)
         .map_err(|message| failed(message).hint("expected a dictionary {layer: {name: array}} saved by numpy.save"))?;
-    let mut reader = Reader { file, pickle, tensors: HashMap::new() };
+    let mut reader = Reader { file: &file, pickle: &pickle, tensors: HashMap::new() };
     let root = reader.dictionary().map_err(failed)?;
     let mut weights = Weights::new();
     let mut problems = Vec::new();
@@ -61,8 +61,61 @@ pub fn read(path: &Path) -> Result<Weights> {
     Ok(weights)
 }
 
-/// Checks the header and returns where the pickle begins.
-fn header(file: &Arc<dyn Storage>) -> std::result::Result<u64, String> {
+/// Whether an object of a pickle is an array of NumPy's.
+pub fn is_array(pickle: &Pickle, id: Id) -> bool {
+    let Object::Call(call) = pickle.get(id) else { return false };
+    let Object::Global(name) = pickle.get(call.callable) else { return false };
+    name.starts_with("numpy.") && (name.ends_with(".multiarray._reconstruct") || name.ends_with(".numeric._frombuffer"))
+}
+
+/// The tensor that an array or a scalar of NumPy's in a pickle is.
+///
+/// # Errors
+/// When it is none, or of a type that is no number. Half a sentence, which goes on from its name.
+pub fn array(source: &Arc<dyn Storage>, pickle: &Pickle, id: Id) -> Outcome<Tensor> {
+    let reader = Reader { file: source, pickle, tensors: HashMap::new() };
+    reader.array(id).unwrap_or_else(|| Err(format!("is {}, expected an array", reader.describe(id))))
+}
+
+/// The array in a `.npy` file that holds numbers.
+///
+/// # Errors
+/// When it is damaged or holds objects. Half a sentence, which goes on from its name.
+pub fn plain(file: &Arc<dyn Storage>) -> Outcome<Tensor> {
+    let (start, text) = head(file)?;
+    let descr = field(&text, "'descr':'").and_then(|rest| rest.split('\'').next());
+    let descr = descr.ok_or("has no element type")?;
+    let code = descr.trim_start_matches(['<', '>', '|', '=']);
+    let dtype = dtype_from_code(code).ok_or_else(|| format!("has elements of the type '{code}', expected numbers"))?;
+    let fortran = field(&text, "'fortran_order':").is_some_and(|rest| rest.starts_with("True"));
+    let sizes = field(&text, "'shape':(").and_then(|rest| rest.split(')').next()).ok_or("has no shape")?;
+    let sizes = sizes.split(',').filter(|size| !size.is_empty()).map(str::parse);
+    let shape: Vec<usize> = sizes.collect::<std::result::Result<_, _>>().map_err(|_| "has no shape")?;
+    if shape.len() > 64 {
+        return Err(format!("has {} axes", shape.len()));
+    }
+    let data = crate::tensor::range(file, start, file.len().saturating_sub(start)).map_err(|e| e.to_string())?;
+    tensor(&shape, dtype, descr.starts_with('>'), fortran, data)
+}
+
+/// What follows a field's name in a header without spaces.
+fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    text.find(name).and_then(|at| text.get(at + name.len()..))
+}
+
+fn tensor(shape: &[usize], dtype: DType, big_endian: bool, fortran: bool, data: Arc<dyn Storage>) -> Outcome<Tensor> {
+    let data =
+        if big_endian && dtype.size() > 1 { Arc::new(Swapped { bytes: data, size: dtype.size() }) } else { data };
+    if fortran && shape.len() > 1 {
+        let reversed: Vec<usize> = shape.iter().rev().copied().collect();
+        let axes: Vec<usize> = (0..shape.len()).rev().collect();
+        return Tensor::new(dtype, &reversed, data)?.permuted(&axes);
+    }
+    Tensor::new(dtype, shape, data)
+}
+
+/// Where the data begins, and the header without spaces.
+fn head(file: &Arc<dyn Storage>) -> Outcome<(u64, String)> {
     let mut head = [0; 12];
     let known = file.len().min(12) as usize;
     file.read_at(0, head.get_mut(..known).unwrap_or_default()).map_err(|e| format!("can't be read: {e}"))?;
@@ -77,14 +130,19 @@ fn header(file: &Arc<dyn Storage>) -> std::result::Result<u64, String> {
     };
     let text = pickle::text(file, &Span::File { start, len }, 1 << 16)
         .map_err(|e| format!("has a damaged .npy header: {e}"))?;
-    let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    Ok((start + len, text.chars().filter(|c| !c.is_whitespace()).collect()))
+}
+
+/// Checks the header and returns where the pickle begins.
+fn header(file: &Arc<dyn Storage>) -> Outcome<u64> {
+    let (start, text) = head(file)?;
     if !(text.contains("'descr':'|O'") || text.contains("'descr':'O'")) {
         return Err("holds one array of numbers, expected a dictionary {layer: {name: array}}".to_owned());
     }
     if !text.contains("'shape':()") {
         return Err("holds an array of objects, expected one dictionary {layer: {name: array}}".to_owned());
     }
-    Ok(start + len)
+    Ok(start)
 }
 
 fn refuse(global: &str) -> Option<String> {
@@ -113,16 +171,16 @@ fn short(global: &str) -> &str {
     global.rsplit('.').next().unwrap_or(global)
 }
 
-struct Reader {
-    file: Arc<dyn Storage>,
-    pickle: Pickle,
+struct Reader<'a> {
+    file: &'a Arc<dyn Storage>,
+    pickle: &'a Pickle,
     /// By the object that they come from, so that what is one array stays one.
     tensors: HashMap<Id, Tensor>,
 }
 
 type Outcome<T> = std::result::Result<T, String>;
 
-impl Reader {
+impl Reader<'_> {
     /// The entries of the dictionary in the outer array of objects.
     fn dictionary(&self) -> Outcome<Vec<(Id, Id)>> {
         let expected = || "holds something other than a dictionary {layer: {name: array}}".to_owned();
@@ -148,9 +206,9 @@ impl Reader {
 
     fn name(&self, id: Id) -> Outcome<String> {
         match self.pickle.get(id) {
-            Object::Text(span) => pickle::text(&self.file, span, MAX_NAME),
+            Object::Text(span) => pickle::text(self.file, span, MAX_NAME),
             // Python 2 strings; NumPy's users read them as latin-1.
-            Object::Bytes(span) => Ok(pickle::bytes(&self.file, span, MAX_NAME)?.into_iter().map(char::from).collect()),
+            Object::Bytes(span) => Ok(pickle::bytes(self.file, span, MAX_NAME)?.into_iter().map(char::from).collect()),
             _ => Err(format!("a key is {}, expected a string", self.describe(id))),
         }
     }
@@ -201,30 +259,30 @@ impl Reader {
     }
 
     fn make_tensor(&self, id: Id) -> Outcome<Tensor> {
-        if let Some((shape, (dtype, fortran), data)) = self.array_state(id) {
-            return self.build(&self.shape(shape)?, dtype, fortran, self.data(data)?);
-        }
-        match self.call(id) {
-            Some(("scalar", &[dtype, data])) => return self.build(&[], dtype, false, self.data(data)?),
-            Some(("_frombuffer", &[data, dtype, shape, order])) => {
-                let fortran = self.name(order)? == "F";
-                return self.build(&self.shape(shape)?, dtype, fortran, self.data(data)?);
-            }
-            _ => {}
-        }
-        self.plain(id)
+        self.array(id).unwrap_or_else(|| self.plain(id))
     }
 
-    fn build(&self, shape: &[usize], dtype: Id, fortran: bool, data: Arc<dyn Storage>) -> Outcome<Tensor> {
-        let (dtype, big_endian) = self.dtype(dtype)?;
-        let data =
-            if big_endian && dtype.size() > 1 { Arc::new(Swapped { bytes: data, size: dtype.size() }) } else { data };
-        if fortran && shape.len() > 1 {
-            let reversed: Vec<usize> = shape.iter().rev().copied().collect();
-            let axes: Vec<usize> = (0..shape.len()).rev().collect();
-            return Tensor::new(dtype, &reversed, data)?.permuted(&axes);
+    /// The tensor that an array or a scalar of NumPy's is.
+    fn array(&self, id: Id) -> Option<Outcome<Tensor>> {
+        if let Some((shape, (dtype, fortran), data)) = self.array_state(id) {
+            return Some(self.build(shape, dtype, fortran, data));
         }
-        Tensor::new(dtype, shape, data)
+        match self.call(id)? {
+            ("scalar", &[dtype, data]) => Some(self.data(data).and_then(|data| self.shaped(&[], dtype, false, data))),
+            ("_frombuffer", &[data, dtype, shape, order]) => {
+                Some(self.name(order).and_then(|order| self.build(shape, dtype, order == "F", data)))
+            }
+            _ => None,
+        }
+    }
+
+    fn build(&self, shape: Id, dtype: Id, fortran: bool, data: Id) -> Outcome<Tensor> {
+        self.shaped(&self.shape(shape)?, dtype, fortran, self.data(data)?)
+    }
+
+    fn shaped(&self, shape: &[usize], dtype: Id, fortran: bool, data: Arc<dyn Storage>) -> Outcome<Tensor> {
+        let (dtype, big_endian) = self.dtype(dtype)?;
+        tensor(shape, dtype, big_endian, fortran, data)
     }
 
     fn shape(&self, id: Id) -> Outcome<Vec<usize>> {
@@ -257,7 +315,7 @@ impl Reader {
     }
 
     fn data(&self, id: Id) -> Outcome<Arc<dyn Storage>> {
-        let storage = |span: &Span| span.storage(&self.file).map_err(|e| e.to_string());
+        let storage = |span: &Span| span.storage(self.file).map_err(|e| e.to_string());
         if let Object::Bytes(span) = self.pickle.get(id) {
             return storage(span);
         }
