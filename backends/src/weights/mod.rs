@@ -3,7 +3,7 @@
 //! Writing streams: every tensor passes through once, in the order of the file, so that memory does not grow with the
 //! network. Equal weights give equal bytes. (Frontends read these files.)
 
-mod archive;
+pub(crate) mod archive;
 mod npy;
 mod pipe;
 mod safetensors;
@@ -70,7 +70,7 @@ pub struct Options<'a> {
     /// gets by calling `_restore(state_dict)` of the module with this name.
     pub module: Option<&'a str>,
     /// Is told of every chunk of bytes that was written.
-    pub progress: Option<&'a mut dyn FnMut(u64)>,
+    pub progress: Progress<'a>,
 }
 
 /// Writes weights to a file that appears when it is complete, in the format of its extension.
@@ -94,17 +94,26 @@ pub fn write_to(file: &mut AtomicFile, format: Format, params: &[Param], options
         return Err(Problem::new("only .pth and .pt files hold a whole network").file(path).into());
     }
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let mut progress = options.progress;
-    let written = pipe::through(&mut *file, |pipe| {
-        let out: &mut dyn Write = match &mut progress {
-            Some(progress) => &mut Counted { inner: pipe, progress: *progress },
-            None => pipe,
-        };
-        match format {
-            Format::Torch => torch::write(out, &stem, params, options.module),
-            Format::Safetensors => safetensors::write(out, params).map(|()| Vec::new()),
-            Format::Npy => npy::write(out, params).map(|()| Vec::new()),
-        }
+    stream(file, options.progress, |out| match format {
+        Format::Torch => torch::write(out, &stem, params, options.module),
+        Format::Safetensors => safetensors::write(out, params).map(|()| Vec::new()),
+        Format::Npy => npy::write(out, params).map(|()| Vec::new()),
+    })
+}
+
+/// Who is told of every chunk of bytes that was written.
+pub type Progress<'a> = Option<&'a mut dyn FnMut(u64)>;
+
+/// Writes to a file what `make` makes, on a thread of its own, and the patches that are known in the end.
+pub(crate) fn stream(
+    file: &mut AtomicFile,
+    mut progress: Progress,
+    make: impl FnOnce(&mut dyn Write) -> io::Result<Vec<archive::Patch>>,
+) -> Result<()> {
+    let path = file.path().to_owned();
+    let written = pipe::through(&mut *file, |pipe| match &mut progress {
+        Some(progress) => make(&mut Counted { inner: pipe, progress: *progress }),
+        None => make(pipe),
     });
     let failed = |error: io::Error| Problem::new(format!("can't be written: {error}")).file(&path);
     let patches = written.map_err(|failure| match failure {
