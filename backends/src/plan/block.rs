@@ -9,7 +9,7 @@ use super::leaf::{Member, MemberKind, ModuleForm, Param};
 use crate::python::{Arg, Expr, Slot};
 
 /// A call: a leaf, or a region that has become a class or a chain.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Item {
     /// Name in the source.
     pub name: Option<String>,
@@ -29,6 +29,14 @@ pub struct Item {
     pub modules: Option<Vec<ModuleForm>>,
     /// Weights that this call shares with others, as a key; calls with equal keys have one member.
     pub shared: Option<String>,
+}
+
+impl Item {
+    /// A call that has its place already.
+    pub fn placed(role: &str, members: Vec<Member>, expr: Expr, operands: Vec<Value>, results: Vec<Value>) -> Item {
+        let (name, hints, modules, shared) = (Some(role.to_owned()), Vec::new(), None, None);
+        Item { name, role: role.to_owned(), members, expr, operands, results, hints, modules, shared }
+    }
 }
 
 /// A region with its calls in order.

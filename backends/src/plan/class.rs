@@ -30,6 +30,10 @@ pub struct Class {
     pub members: Vec<(MemberKind, String, Expr)>,
     /// What it computes.
     pub body: Body,
+    /// What it is made of, if it is a chain of modules.
+    pub chain: Option<Vec<Arg>>,
+    /// Weights that are one: what gets which other's.
+    pub ties: Vec<(String, String)>,
 }
 
 /// A whole program.
@@ -448,6 +452,8 @@ impl Planner<'_> {
             kept_args: kept.into_iter().flatten().collect(),
             members,
             body,
+            chain: None,
+            ties: Vec::new(),
         });
 
         let ctors = (0..blocks.len()).map(|i| Expr::call(&name, arguments.call(i))).collect();

@@ -21,6 +21,17 @@ pub struct Leaf {
     pub results: Vec<String>,
     /// The same as modules in a chain, where it is a function of its first operand alone.
     pub modules: Option<Vec<ModuleForm>>,
+    /// The same with the weights of its module as tensors, for where the source does not keep them in such a module.
+    pub functional: Option<Functional>,
+}
+
+/// A layer as a function of its weights.
+#[derive(Clone, Debug)]
+pub struct Functional {
+    /// The weights.
+    pub members: Vec<Member>,
+    /// What it computes from `Operand`s and these `Member`s.
+    pub expr: Expr,
 }
 
 /// Something that a module keeps.

@@ -9,6 +9,7 @@ mod block;
 mod class;
 pub(crate) mod forward;
 mod leaf;
+mod modules;
 mod region;
 mod scope;
 mod structure;
@@ -17,13 +18,16 @@ mod words;
 use modelport_ir::{Graph, Result};
 
 pub use class::{Class, Program};
-pub use leaf::{Leaf, Member, MemberKind, ModuleForm, Param};
+pub use leaf::{Functional, Leaf, Member, MemberKind, ModuleForm, Param};
 
 /// Plans the program of a graph whose nodes are `leaves`, one for each node that is no constant and no input.
 ///
 /// # Errors
 /// When the graph has a cycle.
 pub fn plan(graph: &Graph, leaves: Vec<Leaf>, dialect: &Dialect) -> Result<Program> {
+    if graph.modules.len() > 1 && !dialect.functional {
+        return Ok(modules::program(graph, &leaves, dialect));
+    }
     let paths = scope::paths(graph, &leaves);
     let tree = region::Tree::new(graph, &leaves, paths);
     Ok(class::program(graph, leaves, &tree, dialect))

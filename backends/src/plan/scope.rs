@@ -13,6 +13,10 @@ use super::leaf::Leaf;
 
 /// The scope of every leaf, outermost first.
 pub fn paths(graph: &Graph, leaves: &[Leaf]) -> Vec<Vec<String>> {
+    if !graph.modules.is_empty() {
+        let path = |leaf: &Leaf| graph.module_of(leaf.node).unwrap_or_default().split('.');
+        return leaves.iter().map(|leaf| path(leaf).filter(|s| !s.is_empty()).map(str::to_owned).collect()).collect();
+    }
     let split = |name: &str| -> Vec<String> { name.split('/').filter(|s| !s.is_empty()).map(str::to_owned).collect() };
     let scope_of = |name: &str| {
         let mut path = split(name);

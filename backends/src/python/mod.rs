@@ -5,5 +5,5 @@ mod names;
 mod print;
 
 pub use expr::{Arg, Expr, Lit, Slot};
-pub use names::{Namer, camel_case, identifier, snake_case};
+pub use names::{Namer, camel_case, identifier, is_attribute, snake_case};
 pub use print::{WIDTH, comment, signature, statement};

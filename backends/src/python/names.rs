@@ -48,6 +48,20 @@ impl Namer {
     }
 }
 
+/// Words that Python keeps for itself.
+fn is_keyword(name: &str) -> bool {
+    // `match`, `case` and `type` are words of the grammar that may be names, and so may builtins.
+    RESERVED.iter().take_while(|word| **word != "match").any(|word| *word == name)
+}
+
+/// Whether Python takes a name behind a dot.
+pub fn is_attribute(name: &str) -> bool {
+    !name.is_empty()
+        && !is_keyword(name)
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 /// The nearest Python identifier that is no reserved word.
 pub fn identifier(text: &str) -> String {
     let mut name: String = text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();

@@ -39,6 +39,7 @@ impl<'a> Builder<'a> {
             operands: self.operands,
             results: self.results,
             modules: self.modules,
+            functional: None,
         }
     }
 
@@ -86,11 +87,18 @@ impl<'a> Builder<'a> {
     pub fn operand(&mut self, slot: usize) -> Built {
         let value = self.input(slot)?;
         match self.graph.tensor(value) {
+            Some(_) if self.is_weight(value) => self.tensor(slot),
             Some(tensor) if tensor.rank() == 0 || (tensor.numel() == 1 && self.outranked(tensor)) => {
                 self.literal(&tensor.clone())
             }
             _ => self.tensor(slot),
         }
+    }
+
+    /// Whether a constant is in the source's state dict: a number there stays a tensor.
+    fn is_weight(&self, value: Value) -> bool {
+        !self.graph.modules.is_empty()
+            && matches!(self.graph.op(value.node), Op::Constant(constant) if constant.trainable)
     }
 
     /// Whether a constant of one element has no more axes than the result, so that a number says the same.
@@ -251,7 +259,7 @@ impl<'a> Builder<'a> {
 }
 
 /// `torch.zeros(…)` of a tensor's shape and type.
-fn zeros(tensor: &Tensor) -> Expr {
+pub fn zeros(tensor: &Tensor) -> Expr {
     let shape = tensor.shape();
     let mut args: Vec<Arg> = shape.iter().map(|&size| Arg::new(Expr::int("size", size))).collect();
     if args.is_empty() {

@@ -1,6 +1,7 @@
 //! PyTorch: every operator as modules and expressions, and the code around them.
 
 mod build;
+mod functional;
 mod functions;
 mod layers;
 mod resample;
@@ -63,7 +64,11 @@ pub fn generate(graph: &Graph, options: &Options) -> Result<Generated> {
 fn leaf(graph: &Graph, id: NodeId) -> std::result::Result<Leaf, Problem> {
     let mut b = Builder::new(graph, id);
     let (role, expr) = expression(&mut b, graph.op(id))?;
-    Ok(b.leaf(&role, expr))
+    let mut leaf = b.leaf(&role, expr);
+    if !graph.modules.is_empty() {
+        leaf.functional = functional::form(graph, id, &leaf);
+    }
+    Ok(leaf)
 }
 
 fn named(role: &str, built: Built) -> std::result::Result<(String, Expr), Problem> {

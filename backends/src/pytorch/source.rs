@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Options;
 use crate::plan::{Class, MemberKind, Program};
-use crate::python::{Expr, Lit, comment, signature, statement};
+use crate::python::{Expr, Lit, comment, is_attribute, signature, statement};
 
 const TEMPLATE: &str = include_str!("../../../templates/pytorch.py.tera");
 /// More scopes than this are not listed in a class's docstring.
@@ -14,6 +14,8 @@ const LISTED: usize = 8;
 #[derive(Serialize)]
 struct ClassText {
     name: String,
+    base: &'static str,
+    init_super: Vec<String>,
     doc: Vec<String>,
     init_head: Vec<String>,
     init: Vec<String>,
@@ -34,6 +36,9 @@ pub fn render(graph: &Graph, program: &Program, options: &Options) -> Result<Str
     let mut imports = vec!["import torch".to_owned()];
     if uses("F.") {
         imports.push("import torch.nn.functional as F".to_owned());
+    }
+    if uses("OrderedDict(") {
+        imports.splice(0..0, ["from collections import OrderedDict".to_owned(), String::new()]);
     }
     imports.push("from torch import Tensor, nn".to_owned());
 
@@ -128,12 +133,26 @@ fn layout_words(graph: &Graph, port: &Port) -> String {
 }
 
 fn class_text(class: &Class) -> ClassText {
+    let init_super = match &class.chain {
+        Some(entries) => statement(8, "", &Expr::call("super().__init__", entries.clone())),
+        None => vec!["        super().__init__()".to_owned()],
+    };
     let mut init = Vec::new();
     for name in &class.kept_args {
         init.push(format!("        self.{name} = {name}"));
     }
     for (kind, name, ctor) in &class.members {
         let (prefix, expr) = match kind {
+            MemberKind::Module if !is_attribute(name) => (
+                String::new(),
+                Expr::call(
+                    "self.add_module",
+                    vec![
+                        crate::python::Arg::new(Expr::slot("name", Lit::Str(name.clone()))),
+                        crate::python::Arg::new(ctor.clone()),
+                    ],
+                ),
+            ),
             MemberKind::Module => (format!("self.{name} = "), ctor.clone()),
             MemberKind::Parameter => {
                 (format!("self.{name} = "), Expr::call("nn.Parameter", vec![crate::python::Arg::new(ctor.clone())]))
@@ -150,6 +169,9 @@ fn class_text(class: &Class) -> ClassText {
             ),
         };
         init.extend(statement(8, &prefix, &expr));
+    }
+    for (to, from) in &class.ties {
+        init.push(format!("        {to} = {from}"));
     }
     let mut body = Vec::new();
     for (targets, expr) in &class.body.statements {
@@ -185,10 +207,16 @@ fn class_text(class: &Class) -> ClassText {
     };
     ClassText {
         name: class.name.clone(),
+        base: if class.chain.is_some() { "nn.Sequential" } else { "nn.Module" },
+        init_super,
         doc,
         init_head: signature(4, "__init__", &std::iter::once("self".to_owned()).chain(args).collect::<Vec<_>>(), ""),
         init,
-        forward_head: signature(4, "forward", &inputs.collect::<Vec<_>>(), &format!(" -> {returns}")),
-        body,
+        forward_head: if class.body.result.is_empty() {
+            Vec::new()
+        } else {
+            signature(4, "forward", &inputs.collect::<Vec<_>>(), &format!(" -> {returns}"))
+        },
+        body: if class.body.result.is_empty() { Vec::new() } else { body },
     }
 }

@@ -1,0 +1,475 @@
+//! The source's modules as a tree, and which leaves each computes.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use modelport_ir::{Graph, Value};
+
+use crate::plan::leaf::{Leaf, Member, MemberKind, Param};
+use crate::python::Expr;
+
+/// A module of the source.
+#[derive(Clone, Debug, Default)]
+pub struct Module {
+    /// Dotted path; the root's is empty.
+    pub path: String,
+    /// The last part of the path.
+    pub name: String,
+    /// Class in the source; empty where the source does not say.
+    pub class: String,
+    /// The module that holds it.
+    pub parent: Option<usize>,
+    /// Modules that it holds.
+    pub children: Vec<usize>,
+    /// What it is when it is one layer.
+    pub layer: Option<Layer>,
+    /// Weights that it holds itself.
+    pub tensors: Vec<Member>,
+    /// Whether it is only a container: what it holds is called by the module around it.
+    pub open: bool,
+    /// Whether anything in it is left of the source.
+    pub used: bool,
+}
+
+/// A module that is one layer of the target framework.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// What makes it.
+    pub ctor: Expr,
+    /// Its weights, with keys below the module.
+    pub params: Vec<Param>,
+}
+
+/// What a call reads beside values: members of the class in which it stands.
+#[derive(Clone, Debug)]
+pub enum Reference {
+    /// A module of the source.
+    Module(usize),
+    /// Something without weights that the source computed in place.
+    Extra(Member),
+}
+
+/// A leaf in its place.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The module in which it stands (before containers are opened).
+    pub home: usize,
+    /// What `Member`s of the expression are.
+    pub references: Vec<Reference>,
+    /// What it computes.
+    pub expr: Expr,
+    /// What it reads: computed values, and weights as values of constants.
+    pub operands: Vec<Value>,
+    /// What it makes.
+    pub results: Vec<Value>,
+    /// Names for the results.
+    pub hints: Vec<String>,
+    /// What it is, in a word.
+    pub role: String,
+}
+
+/// The modules (the root is the first) and all calls, in the order of the source.
+pub struct Tree {
+    /// All modules.
+    pub modules: Vec<Module>,
+    /// All leaves.
+    pub calls: Vec<Call>,
+    /// The module that holds a weight, and its name there.
+    pub homes: HashMap<Value, (usize, String)>,
+    /// Weights of layers that are those of another module: module, key below it, name in the source.
+    pub ties: Vec<(usize, String, String)>,
+    by_path: HashMap<String, usize>,
+}
+
+impl Tree {
+    /// Builds the tree of a graph with modules.
+    pub fn new(graph: &Graph, leaves: &[Leaf]) -> Tree {
+        let mut tree = Tree {
+            modules: Vec::new(),
+            calls: Vec::new(),
+            homes: HashMap::new(),
+            ties: Vec::new(),
+            by_path: HashMap::new(),
+        };
+        tree.module("", graph);
+        let mut own: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for path in graph.modules.keys() {
+            tree.module(path, graph);
+        }
+        // Modules that only hold weights which others use.
+        for id in graph.ids().into_iter().filter(|&id| graph.tensor(id.into()).is_some()) {
+            if let Some((path, _)) = graph.node(id).name.rsplit_once('.').filter(|(path, _)| !path.contains('/')) {
+                tree.module(path, graph);
+            }
+        }
+        for (index, leaf) in leaves.iter().enumerate() {
+            let module = tree.by_path.get(graph.module_of(leaf.node).unwrap_or_default()).copied().unwrap_or(0);
+            own.entry(module).or_default().push(index);
+        }
+        let mut first: HashMap<usize, usize> = HashMap::new();
+        for (&module, indices) in &own {
+            for ancestor in tree.upwards(module) {
+                let at = first.entry(ancestor).or_insert(usize::MAX);
+                *at = indices.iter().copied().min().unwrap_or(usize::MAX).min(*at);
+            }
+        }
+        tree.layers(leaves, &own);
+        let mut placed: Vec<(usize, Call)> = Vec::with_capacity(leaves.len());
+        for (&module, indices) in &own {
+            for &index in indices {
+                placed.push((index, tree.call(graph, module, &leaves[index])));
+            }
+        }
+        placed.sort_by_key(|(index, _)| *index);
+        tree.calls = placed.into_iter().map(|(_, call)| call).collect();
+        tree.mark_used();
+        // Numbers in order; else in the order in which they are first called.
+        for index in 0..tree.modules.len() {
+            let mut children = std::mem::take(&mut tree.modules[index].children);
+            let number = |child: &usize| tree.modules[*child].name.parse::<usize>().ok();
+            let numbered = children.iter().all(|child| number(child).is_some());
+            children.sort_by_key(|child| {
+                let place = if numbered { number(child) } else { first.get(child).copied() };
+                (place.unwrap_or(usize::MAX), tree.modules[*child].path.clone())
+            });
+            tree.modules[index].children = children;
+        }
+        tree
+    }
+
+    fn module(&mut self, path: &str, graph: &Graph) -> usize {
+        if let Some(&index) = self.by_path.get(path) {
+            return index;
+        }
+        let parent =
+            (!path.is_empty()).then(|| self.module(path.rsplit_once('.').map_or("", |(parent, _)| parent), graph));
+        let class = graph.modules.get(path).cloned().unwrap_or_default();
+        let index = self.modules.len();
+        self.modules.push(Module {
+            path: path.to_owned(),
+            name: path.rsplit('.').next().unwrap_or_default().to_owned(),
+            open: parent.is_some() && matches!(class.as_str(), "" | "ModuleList" | "ModuleDict"),
+            class,
+            parent,
+            ..Module::default()
+        });
+        if let Some(parent) = parent {
+            self.modules[parent].children.push(index);
+        }
+        self.by_path.insert(path.to_owned(), index);
+        index
+    }
+
+    /// A module and all that hold it, from the inside out.
+    pub fn upwards(&self, module: usize) -> impl Iterator<Item = usize> + '_ {
+        std::iter::successors(Some(module), |&at| self.modules[at].parent)
+    }
+
+    /// Whether `module` is `other` or in it.
+    pub fn is_in(&self, module: usize, other: usize) -> bool {
+        self.upwards(module).any(|at| at == other)
+    }
+
+    /// Whether a module is a class or chain that is called as a whole.
+    pub fn is_called(&self, module: usize) -> bool {
+        let module = &self.modules[module];
+        module.used && !module.open && module.layer.is_none()
+    }
+
+    /// The module that holds a weight by its name, and the key there.
+    fn holder<'a>(&self, name: &'a str) -> Option<(usize, &'a str)> {
+        if name.contains('/') {
+            return None;
+        }
+        let (path, key) = name.rsplit_once('.').unwrap_or(("", name));
+        self.by_path.get(path).map(|&module| (module, key))
+    }
+
+    /// The module whose layer has exactly these weights, if their names say so.
+    fn layer_home(&self, params: &[Param]) -> Option<usize> {
+        let mut home = None;
+        for param in params.iter().filter(|param| !param.source.is_empty()) {
+            let (module, key) = self.holder(&param.source)?;
+            if key != param.key || home.is_some_and(|home| home != module) {
+                return None;
+            }
+            home = Some(module);
+        }
+        home
+    }
+
+    /// Finds the modules that are one layer.
+    fn layers(&mut self, leaves: &[Leaf], own: &BTreeMap<usize, Vec<usize>>) {
+        let mut refused: HashSet<usize> = HashSet::new();
+        for (&module, indices) in own {
+            for &index in indices {
+                let leaf = &leaves[index];
+                let Some((ctor, params)) = layer(leaf) else { continue };
+                let alone = indices.iter().all(|&other| {
+                    let other = layer(&leaves[other]);
+                    other.is_some_and(|(c, p)| c == ctor && p.len() == params.len())
+                });
+                let weighted = params.iter().any(|param| !param.source.is_empty());
+                let home = if weighted { self.layer_home(&params) } else { None };
+                let target = match home {
+                    Some(home) if self.is_in(home, module) => Some(home),
+                    // Elsewhere: a layer of its own whose weights are another's.
+                    _ if weighted && alone && is_torch_class(&self.modules[module].class) => Some(module),
+                    None if !weighted && alone && leaf.operands.len() == 1 => Some(module),
+                    _ => None,
+                };
+                let Some(target) = target.filter(|&target| target != 0) else { continue };
+                let children = self.modules[target].children.iter();
+                let has_children = children.clone().any(|child| own.contains_key(child));
+                let mixed = target == module && !alone && self.in_chain(module);
+                let other = self.modules[target].layer.as_ref().is_some_and(|layer| {
+                    let sources = |params: &[Param]| params.iter().map(|p| p.source.clone()).collect::<Vec<_>>();
+                    layer.ctor != ctor || sources(&layer.params) != sources(&params)
+                });
+                let foreign = target != module && own.contains_key(&target);
+                if has_children || mixed || other || foreign {
+                    refused.insert(target);
+                    continue;
+                }
+                if weighted && home != Some(target) {
+                    for param in params.iter().filter(|param| !param.source.is_empty()) {
+                        let tie = (target, param.key.clone(), param.source.clone());
+                        if !self.ties.contains(&tie) {
+                            self.ties.push(tie);
+                        }
+                    }
+                }
+                self.modules[target].layer = Some(Layer { ctor, params });
+            }
+        }
+        for module in refused {
+            self.modules[module].layer = None;
+            self.ties.retain(|(tied, _, _)| *tied != module);
+        }
+    }
+
+    /// Whether a module is an entry of a chain, which has no place for functions beside it.
+    fn in_chain(&self, module: usize) -> bool {
+        self.modules[module].name.parse::<usize>().is_ok()
+    }
+
+    /// A leaf in its place.
+    fn call(&mut self, graph: &Graph, module: usize, leaf: &Leaf) -> Call {
+        let results = (0..graph.node(leaf.node).outputs.len()).map(|output| Value { node: leaf.node, output });
+        let mut call = Call {
+            home: module,
+            references: Vec::new(),
+            expr: leaf.expr.clone(),
+            operands: leaf.operands.clone(),
+            results: results.collect(),
+            hints: if leaf.results.is_empty() { vec![leaf.role.clone()] } else { leaf.results.clone() },
+            role: leaf.role.clone(),
+        };
+        let is_layer = self.modules[module].layer.is_some();
+        if let Some((ctor, params)) = layer(leaf) {
+            let weighted = params.iter().any(|param| !param.source.is_empty());
+            let fits = |at: &usize| {
+                let layer = self.modules[*at].layer.as_ref();
+                layer.is_some_and(|layer| {
+                    layer.ctor == ctor && (layer.params.iter().zip(&params).all(|(a, b)| a.source == b.source))
+                })
+            };
+            let home = if weighted { self.layer_home(&params) } else { None };
+            let target = home.filter(|&home| self.is_in(home, module)).into_iter().chain([module]).find(fits);
+            if let Some(target) = target {
+                if target == module {
+                    call.home = self.modules[module].parent.unwrap_or(0);
+                }
+                call.references = vec![Reference::Module(target)];
+                if leaf.members.is_empty() {
+                    call.expr = Expr::Call(Box::new(Expr::Member(0)), vec![crate::python::Arg::new(Expr::Operand(0))]);
+                }
+                call.hints = vec![self.modules[target].name.clone()];
+                return call;
+            }
+        }
+        if is_layer {
+            call.home = self.modules[module].parent.unwrap_or(0);
+        }
+        let weighted = leaf.members.iter().any(|member| {
+            member.kind == MemberKind::Module && member.params.iter().any(|param| !param.source.is_empty())
+        });
+        let (members, expr) = match &leaf.functional {
+            Some(form) if weighted => (&form.members, &form.expr),
+            _ => (&leaf.members, &leaf.expr),
+        };
+        // Weights become operands: who holds them is seen where they are read.
+        let mut places = Vec::with_capacity(members.len());
+        for member in members {
+            let constant = member.params.first().and_then(|param| graph.find(&param.source)).map(Value::from);
+            places.push(match (member.kind, constant) {
+                (MemberKind::Parameter | MemberKind::Buffer, Some(value)) => {
+                    self.hold(graph, value, member, call.home);
+                    call.operands.push(value);
+                    Expr::Operand(call.operands.len() - 1)
+                }
+                _ => {
+                    call.references.push(Reference::Extra(member.clone()));
+                    Expr::Member(call.references.len() - 1)
+                }
+            });
+        }
+        call.expr = expr.rewrite(&mut |part| match part {
+            Expr::Member(index) => places.get(*index).cloned(),
+            _ => None,
+        });
+        call
+    }
+
+    /// Notes who holds a weight.
+    fn hold(&mut self, graph: &Graph, value: Value, member: &Member, reader: usize) {
+        if self.homes.contains_key(&value) {
+            return;
+        }
+        let name = graph.node(value.node).name.clone();
+        let (module, key) = match self.holder(&name) {
+            Some((module, key)) => (module, key.to_owned()),
+            None => {
+                // No key of the state dict: it stays with who reads it, under a name that is free there.
+                let module = self.upwards(reader).find(|&at| self.modules[at].layer.is_none()).unwrap_or(0);
+                let mut namer = crate::python::Namer::default();
+                for child in &self.modules[module].children {
+                    namer.take(&self.modules[*child].name);
+                }
+                for tensor in &self.modules[module].tensors {
+                    namer.take(&tensor.role);
+                }
+                (module, namer.take(&member.role))
+            }
+        };
+        self.homes.insert(value, (module, key.clone()));
+        if self.modules[module].layer.is_none() {
+            self.modules[module].tensors.push(Member { role: key, ..member.clone() });
+        }
+    }
+
+    fn mark_used(&mut self) {
+        let homes: Vec<usize> = self.calls.iter().map(|call| call.home).collect();
+        let holders = (0..self.modules.len())
+            .filter(|&module| self.modules[module].layer.is_some() || !self.modules[module].tensors.is_empty());
+        let used: HashSet<usize> =
+            homes.into_iter().chain(holders).flat_map(|module| self.upwards(module).collect::<Vec<_>>()).collect();
+        for module in used {
+            self.modules[module].used = true;
+        }
+    }
+}
+
+/// A leaf as one module called with its first operand: what makes the module, and its weights.
+fn layer(leaf: &Leaf) -> Option<(Expr, Vec<Param>)> {
+    let called = |expr: &Expr| {
+        matches!(expr, Expr::Call(function, args) if **function == Expr::Member(0)
+            && matches!(args.as_slice(), [arg] if arg.value == Expr::Operand(0)))
+    };
+    match (leaf.members.as_slice(), leaf.modules.as_deref()) {
+        ([member], _) if member.kind == MemberKind::Module && called(&leaf.expr) => {
+            Some((member.ctor.clone(), member.params.clone()))
+        }
+        ([], Some([module])) if leaf.operands.len() == 1 => Some((module.ctor.clone(), module.params.clone())),
+        _ => None,
+    }
+}
+
+/// Names of `torch.nn` that generated classes must not have, as they would mean something else.
+pub fn is_torch_class(name: &str) -> bool {
+    const FAMILIES: &[&str] = &[
+        "Conv",
+        "ConvTranspose",
+        "BatchNorm",
+        "InstanceNorm",
+        "MaxPool",
+        "AvgPool",
+        "AdaptiveAvgPool",
+        "AdaptiveMaxPool",
+        "LPPool",
+        "FractionalMaxPool",
+        "MaxUnpool",
+        "ReflectionPad",
+        "ReplicationPad",
+        "ZeroPad",
+        "ConstantPad",
+        "CircularPad",
+        "Dropout",
+        "UpsamplingNearest",
+        "UpsamplingBilinear",
+        "Softmax",
+    ];
+    const CLASSES: &[&str] = &[
+        "Linear",
+        "Bilinear",
+        "Identity",
+        "LazyLinear",
+        "Embedding",
+        "EmbeddingBag",
+        "LayerNorm",
+        "GroupNorm",
+        "RMSNorm",
+        "LocalResponseNorm",
+        "CrossMapLRN2d",
+        "SyncBatchNorm",
+        "RNN",
+        "LSTM",
+        "GRU",
+        "RNNCell",
+        "LSTMCell",
+        "GRUCell",
+        "MultiheadAttention",
+        "Transformer",
+        "TransformerEncoder",
+        "TransformerDecoder",
+        "TransformerEncoderLayer",
+        "TransformerDecoderLayer",
+        "ReLU",
+        "ReLU6",
+        "ELU",
+        "SELU",
+        "CELU",
+        "GELU",
+        "GLU",
+        "SiLU",
+        "Mish",
+        "Sigmoid",
+        "Tanh",
+        "LeakyReLU",
+        "PReLU",
+        "RReLU",
+        "Hardtanh",
+        "Hardsigmoid",
+        "Hardswish",
+        "Hardshrink",
+        "Softshrink",
+        "Softplus",
+        "Softsign",
+        "Tanhshrink",
+        "Threshold",
+        "LogSigmoid",
+        "Softmin",
+        "Softmax",
+        "LogSoftmax",
+        "Softmax2d",
+        "Dropout",
+        "AlphaDropout",
+        "FeatureAlphaDropout",
+        "Flatten",
+        "Unflatten",
+        "Fold",
+        "Unfold",
+        "PixelShuffle",
+        "PixelUnshuffle",
+        "ChannelShuffle",
+        "Upsample",
+        "CosineSimilarity",
+        "PairwiseDistance",
+        "Sequential",
+        "ModuleList",
+        "ModuleDict",
+        "Module",
+        "Parameter",
+    ];
+    let family = name.strip_suffix('d').map(|name| name.trim_end_matches(['1', '2', '3']));
+    CLASSES.contains(&name) || family.is_some_and(|family| FAMILIES.contains(&family))
+}
