@@ -2,6 +2,7 @@
 
 pub mod kind;
 pub mod pytorch;
+mod symbolic;
 pub mod tensorflow;
 
 use std::path::{Path, PathBuf};

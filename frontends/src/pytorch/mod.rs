@@ -3,10 +3,13 @@
 //! [`content`] tells what a file is and opens it; [`state`] finds the weights in it, [`module`] whole modules.
 
 pub mod archive;
+pub mod arg;
 pub mod content;
 mod legacy;
+pub mod lower;
 pub mod module;
 pub mod objects;
+pub mod ops;
 mod safetensors;
 pub mod state;
 

@@ -4,7 +4,7 @@ use modelport_ir::eval::{self, Array};
 use modelport_ir::{Graph, Op, Tensor, Value};
 use ndarray::{ArrayD, IxDyn};
 
-use super::symbolic::{Elem, MAX_ELEMENTS, Sizes};
+use crate::symbolic::{Elem, MAX_ELEMENTS, Sizes};
 
 /// How many operators deep an attribute may be computed.
 const MAX_DEPTH: usize = 32;

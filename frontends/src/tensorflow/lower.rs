@@ -13,7 +13,7 @@ use super::inputs::Inputs;
 use super::net::{Net, Ref};
 use super::ops::{self, Call};
 use super::sizes;
-use super::symbolic::{Elem, Expressions, MAX_ELEMENTS, Sizes};
+use crate::symbolic::{Elem, Expressions, MAX_ELEMENTS, Sizes};
 
 /// How deep the graph is asked for values again while one is being made.
 const MAX_DEPTH: usize = 48;

@@ -25,7 +25,6 @@ mod slices;
 pub(crate) mod sstable;
 mod stored;
 mod strided;
-mod symbolic;
 mod tensor;
 #[cfg(test)]
 mod testing;

@@ -10,7 +10,7 @@ use super::graphdef::NodeDef;
 use super::lower::{Entry, Lowering};
 use super::net::Ref;
 use super::strided::Strided;
-use super::symbolic::{Arithmetic, Elem, Expressions, MAX_ELEMENTS, Sizes, rounded};
+use crate::symbolic::{Arithmetic, Elem, Expressions, MAX_ELEMENTS, Sizes, rounded};
 
 /// Most elements of a real constant that joins in.
 const MAX_PARTNER: usize = 64;

@@ -3,7 +3,7 @@
 use modelport_ir::{Dim, Shape, op};
 
 use super::graphdef::NodeDef;
-use super::symbolic::Elem;
+use crate::symbolic::Elem;
 
 /// A strided slice in three steps: a slice of every axis, then axes that go, then axes that come.
 #[derive(Clone, Debug, PartialEq)]

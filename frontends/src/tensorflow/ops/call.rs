@@ -2,10 +2,10 @@
 
 use modelport_ir::{DType, Dim, Error, Layout, Op, Problem, Result, Shape, Tensor, Value, op};
 
+use crate::symbolic::{Elem, Sizes};
 use crate::tensorflow::graphdef::NodeDef;
 use crate::tensorflow::lower::{Entry, Lowering, Origin};
 use crate::tensorflow::net::Ref;
-use crate::tensorflow::symbolic::{Elem, Sizes};
 
 /// One node that is being translated.
 pub struct Call<'l, 'a> {

@@ -5,8 +5,8 @@ use modelport_ir::{DType, Dim, Result, Shape, Value, op};
 
 use super::call::one;
 use super::{Call, Family};
+use crate::symbolic::Arithmetic;
 use crate::tensorflow::lower::Entry;
-use crate::tensorflow::symbolic::Arithmetic;
 
 pub const OPS: Family = &[
     ("Conv2D", conv),

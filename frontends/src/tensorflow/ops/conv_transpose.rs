@@ -5,8 +5,8 @@ use modelport_ir::{DType, Dim, Result, Shape, Value, op};
 use super::call::one;
 use super::conv::spatial_sizes;
 use super::{Call, Family};
+use crate::symbolic::{Arithmetic, Elem};
 use crate::tensorflow::lower::Entry;
-use crate::tensorflow::symbolic::{Arithmetic, Elem};
 
 pub const OPS: Family = &[
     ("Conv2DBackpropInput", transposed),

@@ -4,9 +4,9 @@ use modelport_ir::{DType, Dim, Result, Tensor, Value, op};
 
 use super::call::one;
 use super::{Call, Family};
+use crate::symbolic::{Arithmetic, Elem};
 use crate::tensorflow::lower::Entry;
 use crate::tensorflow::strided::Strided;
-use crate::tensorflow::symbolic::{Arithmetic, Elem};
 
 pub const OPS: Family = &[
     ("Slice", slice),

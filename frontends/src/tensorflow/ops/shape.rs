@@ -4,8 +4,8 @@ use modelport_ir::{Dim, Result, Shape, Tensor, Value, op};
 
 use super::call::one;
 use super::{Call, Family};
+use crate::symbolic::Elem;
 use crate::tensorflow::lower::{Entry, Origin};
-use crate::tensorflow::symbolic::Elem;
 
 pub const OPS: Family = &[
     ("Reshape", reshape),

@@ -4,9 +4,9 @@ use modelport_ir::{DType, Dim, Result, Shape, op};
 
 use super::call::one;
 use super::{Call, Family};
+use crate::symbolic::{Elem, Sizes};
 use crate::tensorflow::graphdef::{Attr, TensorValue};
 use crate::tensorflow::lower::{Entry, Origin};
-use crate::tensorflow::symbolic::{Elem, Sizes};
 
 pub const OPS: Family = &[
     ("Const", constant),
