@@ -5,6 +5,7 @@
 pub mod archive;
 pub mod arg;
 pub mod content;
+pub mod fill;
 mod legacy;
 pub mod lower;
 pub mod module;
@@ -12,14 +13,18 @@ pub mod objects;
 pub mod ops;
 mod safetensors;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use modelport_ir::tensor::Storage;
-use modelport_ir::{Graph, Problem, Result};
+use modelport_ir::tensor::{FileBytes, Storage};
+use modelport_ir::{Error, Graph, Problem, Result, codec};
 
 use crate::Source;
+use crate::kind::{self, Kind};
+use content::Content;
 
 pub use module::{ModuleTree, Plain, read_module};
 pub use state::{StateDict, read_state, read_weights};
@@ -54,13 +59,42 @@ pub fn selection(source: &Source) -> state::Selection<'_> {
     state::Selection { key: source.weights_key.as_deref(), moving_averages: source.moving_averages }
 }
 
-/// Reads a network.
+/// Reads a network: from a file that has its graph, or from weights whose architecture is known. Weights that are given
+/// beside a graph take the place of the graph's own.
 ///
 /// # Errors
 /// When files are missing, damaged or hold no network, and all operators that can't be converted.
 pub fn read(source: &Source) -> Result<Graph> {
-    let path = source.network.as_deref().or(source.weights.as_deref()).unwrap_or(Path::new(""));
-    let state = state::select(path, &selection(source))?;
-    let message = format!("holds {} weights and no graph ({})", state.tensors.len(), state.origin());
-    Err(Problem::new(message).file(path).hint(format!("save the graph too: {EXPORT}")).into())
+    let (network, weights) = match (&source.network, &source.weights) {
+        (Some(network), weights) => (network, weights.as_deref()),
+        (None, Some(weights)) => (weights, None),
+        (None, None) => return Err(Error::new("neither a network nor weights were given")),
+    };
+    let given = match weights.filter(|weights| *weights != network) {
+        Some(weights) => Some(state::select(weights, &selection(source))?),
+        None => None,
+    };
+    if is_neutral(network) {
+        let mut graph = codec::load(network, None)?;
+        if let Some(given) = &given {
+            fill::fill_graph(&mut graph, given, network)?;
+        }
+        return Ok(graph);
+    }
+    let opened = content::open(network)?;
+    match opened.content {
+        Content::Script(_) | Content::Exported(_) => {
+            Err(Problem::new(format!("is a {}, which can't be read yet", opened.format)).file(network).into())
+        }
+        Content::Objects(_) | Content::Tensors(_) => {
+            let state = state::of_content(network, opened, &selection(source))?;
+            let message = format!("holds {} weights and no graph ({})", state.tensors.len(), state.origin());
+            Err(Problem::new(message).file(network).hint(format!("save the graph too: {EXPORT}")).into())
+        }
+    }
+}
+
+/// Whether a file is a saved neutral graph.
+fn is_neutral(path: &Path) -> bool {
+    FileBytes::open(path).and_then(|file| kind::of(file)).is_ok_and(|kind| matches!(kind, Kind::Ir | Kind::Json))
 }

@@ -398,7 +398,7 @@ pub fn element_type(class: &str) -> Outcome<DType> {
                 let kind = match other {
                     "ComplexFloat" | "ComplexDouble" | "complex64" | "complex128" => "complex numbers",
                     "QInt8" | "QUInt8" | "QInt32" | "QUInt4x2" | "QUInt2x4" => "quantised numbers",
-                    other if other.starts_with("float8") => "numbers of 8 bits, to be scaled before they are used",
+                    other if other.starts_with("float8") => "numbers of 8 bits that have to be scaled",
                     _ => "a type that is not known",
                 };
                 format!("has elements of the type {other}: {kind} can't be converted")

@@ -1,0 +1,122 @@
+//! The weights of a state dict in the place of those that a graph has.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use modelport_ir::{Error, Graph, NodeId, Op, Problem, Result, Tensor};
+
+use super::state::StateDict;
+
+/// Puts the tensors of `state` into the place of `parameters`, the parameters and buffers of a graph by key. Element
+/// types stay the graph's. A counter or a buffer that the state dict does not have stays as it is.
+///
+/// # Errors
+/// Everything that does not match: what is missing, what is surplus, and shapes that differ.
+pub fn fill<'a>(
+    parameters: impl IntoIterator<Item = (&'a str, &'a mut Tensor)>,
+    state: &StateDict,
+    graph: &Path,
+) -> Result<()> {
+    let parameters: Vec<(&str, &mut Tensor)> = parameters.into_iter().collect();
+    let keys: Vec<&str> = parameters.iter().map(|(key, _)| *key).collect();
+    let variant = variant(&keys, state);
+    let mut left: HashMap<&str, &Tensor> = variant.tensors.iter().map(|(key, tensor)| (key.as_str(), tensor)).collect();
+    let mut problems = Vec::new();
+    for (key, own) in parameters {
+        match left.remove(key) {
+            Some(tensor) if tensor.shape() == own.shape() => *own = tensor.cast(own.dtype()),
+            Some(tensor) => {
+                let message =
+                    format!("the graph wants the shape {:?}, the weights have {:?}", own.shape(), tensor.shape());
+                problems.push(Problem::new(message).file(&state.path).node(key));
+            }
+            None if is_optional(key) => {}
+            None => {
+                let message = format!("the weights lack a parameter that {} has", file_name(graph));
+                problems.push(Problem::new(message).file(&state.path).node(key));
+            }
+        }
+    }
+    for key in variant.tensors.keys().filter(|key| left.contains_key(key.as_str())) {
+        let message = format!("the weights have what {} has not", file_name(graph));
+        problems.push(Problem::new(message).file(&state.path).node(key));
+    }
+    Error::collect(problems)
+}
+
+/// The same for a neutral graph whose constants are named by their keys.
+///
+/// # Errors
+/// As [`fill`].
+pub fn fill_graph(graph: &mut Graph, state: &StateDict, path: &Path) -> Result<()> {
+    let named: Vec<(NodeId, String, Vec<usize>, Tensor)> = graph
+        .ids()
+        .into_iter()
+        .filter_map(|id| {
+            let Op::Constant(constant) = graph.op(id) else { return None };
+            let order = order(graph, id, constant.tensor.rank());
+            let is_parameter = constant.trainable || order.is_some();
+            let order = order.unwrap_or_else(|| (0..constant.tensor.rank()).collect());
+            let tensor = constant.tensor.permuted(&inverse(&order)).ok()?;
+            is_parameter.then(|| (id, graph.node(id).name.clone(), order, tensor))
+        })
+        .collect();
+    let mut tensors: Vec<Tensor> = named.iter().map(|(.., tensor)| tensor.clone()).collect();
+    fill(named.iter().map(|(_, name, ..)| name.as_str()).zip(&mut tensors), state, path)?;
+    for ((id, _, order, _), tensor) in named.into_iter().zip(tensors) {
+        let tensor = tensor.permuted(&order).map_err(Error::new)?;
+        if let Op::Constant(constant) = graph.op_mut(id) {
+            constant.tensor = tensor;
+        }
+    }
+    graph.refresh()
+}
+
+/// How the axes of a layer's weight are ordered in the neutral graph: `neutral = pytorch.permuted(order)`. `None` for
+/// what is the weight of no layer.
+fn order(graph: &Graph, id: NodeId, rank: usize) -> Option<Vec<usize>> {
+    let mut readers = graph.consumers(id.into()).into_iter();
+    readers.find_map(|(node, slot)| {
+        let op = graph.op(node);
+        let name = op.slot(slot)?.name;
+        let spatial = 2..rank;
+        Some(match (op, name) {
+            (Op::Conv(_) | Op::ConvTranspose(_), "weights") if rank >= 2 => spatial.chain([1, 0]).collect(),
+            (Op::Dense(_), "weights") if rank == 2 => vec![1, 0],
+            (Op::Conv(_) | Op::ConvTranspose(_) | Op::Dense(_) | Op::BatchNorm(_), _) if slot > 0 => {
+                (0..rank).collect()
+            }
+            (Op::LayerNorm(_) | Op::GroupNorm(_) | Op::InstanceNorm(_) | Op::PRelu(_), _) if slot > 0 => {
+                (0..rank).collect()
+            }
+            _ => return None,
+        })
+    })
+}
+
+fn inverse(order: &[usize]) -> Vec<usize> {
+    let mut inverse = vec![0; order.len()];
+    for (to, &from) in order.iter().enumerate() {
+        if let Some(place) = inverse.get_mut(from) {
+            *place = to;
+        }
+    }
+    inverse
+}
+
+/// The state dict with the keys that fit the graph's best: with prefixes taken off, or as they are in the file.
+fn variant(keys: &[&str], state: &StateDict) -> StateDict {
+    let full = state.unstripped();
+    let fitting = |state: &StateDict| keys.iter().filter(|key| state.tensors.contains_key(**key)).count();
+    if fitting(&full) > fitting(state) { full } else { state.clone() }
+}
+
+/// What state dicts may lack: counters, and buffers that are computed when a module is made.
+fn is_optional(key: &str) -> bool {
+    let name = key.rsplit('.').next().unwrap_or(key);
+    matches!(name, "num_batches_tracked" | "position_ids" | "relative_position_index" | "attn_mask" | "inv_freq")
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
