@@ -221,6 +221,13 @@ impl Graph {
             .or_else(|| path(""))
     }
 
+    /// Whether a value is an entry of the source's state dict: what a source with modules has under a key of its own
+    /// keeps its shape, so that the code which comes of it takes the source's own weights.
+    pub fn is_state(&self, value: Value) -> bool {
+        let node = &self.nodes[value.node];
+        !self.modules.is_empty() && matches!(node.op, Op::Constant(_)) && !node.name.contains('/')
+    }
+
     /// The node called `name`.
     pub fn find(&self, name: &str) -> Option<NodeId> {
         self.names.get(name).copied()

@@ -12,6 +12,10 @@ use crate::op::{Binary, Op};
 
 /// Runs the pass.
 pub fn run(graph: &mut Graph) -> Result<usize> {
+    // The layers of a source with modules are complete as they are, and their weights keep their shapes.
+    if !graph.modules.is_empty() {
+        return Ok(0);
+    }
     let scopes = Scopes::of(graph);
     forward(graph, |graph, id| {
         let Some(found) = find(graph, id) else { return Ok(false) };

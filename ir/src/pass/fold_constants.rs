@@ -50,8 +50,9 @@ fn weights(graph: &Graph) -> HashSet<NodeId> {
         let op = graph.op(id);
         for (index, input) in graph.inputs_of(id).into_iter().enumerate() {
             let parameter = match op {
-                Op::MatMul(_) | Op::Einsum(_) => true,
-                Op::Gather(_) => index == 0,
+                // Functions of weights stay, where these have modules that hold them.
+                Op::MatMul(_) | Op::Einsum(_) => graph.modules.is_empty(),
+                Op::Gather(_) => index == 0 && graph.modules.is_empty(),
                 op => op.slot(index).is_some_and(|slot| matches!(slot.kind, SlotKind::Param | SlotKind::OptionalParam)),
             };
             if let (true, Some(input)) = (parameter, input) {
@@ -72,6 +73,9 @@ fn weights(graph: &Graph) -> HashSet<NodeId> {
 fn fold(graph: &mut Graph, id: NodeId, weight: bool) -> Result<bool> {
     let limit = if weight { LARGE } else { SMALL };
     if matches!(graph.op(id), Op::Input(_) | Op::Constant(_) | Op::Foreign(_) | Op::Dropout(_)) {
+        return Ok(false);
+    }
+    if !weight && graph.inputs_of(id).into_iter().flatten().any(|input| graph.is_state(input)) {
         return Ok(false);
     }
     if let Some(source) = graph.input_of(id, 0)

@@ -17,6 +17,9 @@ pub fn run(graph: &mut Graph) -> Result<usize> {
     forward(graph, |graph, id| {
         let Some(input) = graph.input_of(id, 0) else { return Ok(false) };
         let (Op::Pad(pad), 1) = (graph.op(input.node).clone(), graph.uses(input)) else { return Ok(false) };
+        if graph.module_of(input.node) != graph.module_of(id) {
+            return Ok(false);
+        }
         let rank = graph.shape(input).rank();
         let op = match graph.op(id).clone() {
             Op::Conv(mut op) => match joined(&pad, &op.pads, op.layout, rank) {

@@ -17,12 +17,12 @@ use crate::op::{Dense, MatMul, Op, Transpose};
 pub fn run(graph: &mut Graph) -> Result<usize> {
     backward(graph, |graph, id| {
         let found = match graph.op(id).clone() {
-            Op::Transpose(op) => of_transposed(graph, id, &op),
+            Op::Transpose(op) if graph.modules.is_empty() => of_transposed(graph, id, &op),
             Op::MatMul(op) => {
                 let op = without_transposes(graph, id, op)?;
                 of_matmul(graph, id, &op)
             }
-            Op::Einsum(op) => of_einsum(graph, id, &op.equation),
+            Op::Einsum(op) if graph.modules.is_empty() => of_einsum(graph, id, &op.equation),
             _ => None,
         };
         let Some((x, kernel, swap)) = found else { return Ok(false) };
@@ -76,7 +76,9 @@ fn swaps_last(perm: &[usize]) -> bool {
 
 fn of_matmul(graph: &Graph, id: NodeId, op: &MatMul) -> Option<(Value, Value, bool)> {
     let (x, kernel) = super::pattern::operands(graph, id.into())?;
-    let fits = !op.transpose_a && is_matrix(graph, kernel) && !is_matrix(graph, x);
+    // A matrix that a module holds for its own product stands there as it is; layers' are transposed.
+    let plain = !op.transpose_b && graph.is_state(kernel);
+    let fits = !plain && !op.transpose_a && is_matrix(graph, kernel) && !is_matrix(graph, x);
     fits.then_some((x, kernel, op.transpose_b))
 }
 

@@ -146,7 +146,9 @@ pub fn shaped(graph: &mut Graph, value: Value, sizes: &[usize]) -> Result<Value>
             _ => break,
         }
     }
-    if let Some(tensor) = graph.tensor(source) {
+    if let Some(tensor) = graph.tensor(source)
+        && !graph.is_state(source)
+    {
         let tensor = tensor.reshaped(sizes).map_err(Error::new)?;
         return Ok(view(graph, source, tensor));
     }
