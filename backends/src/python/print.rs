@@ -152,6 +152,19 @@ impl std::fmt::Display for Callee<'_> {
     }
 }
 
+/// `item for i in range(count)`; the index has a name where the item reads it.
+struct Comprehension<'a>(&'a Expr, &'a Expr);
+
+impl std::fmt::Display for Comprehension<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Comprehension(item, count) = self;
+        let reads =
+            |e: &Expr| matches!(e, Expr::Name(name) if name == "i" || (name.starts_with('f') && name.contains("{i")));
+        let index = if item.count(&reads) > 0 { "i" } else { "_" };
+        write!(f, "{item} for {index} in range({count})")
+    }
+}
+
 fn is_simple(expr: &Expr) -> bool {
     match expr {
         Expr::Name(_) | Expr::Slot(_) => true,
@@ -248,10 +261,13 @@ impl std::fmt::Display for Expr {
             }
             Expr::List(items) => {
                 f.write_str("[")?;
-                list(f, items)?;
+                match items.as_slice() {
+                    [Expr::Repeat(item, count)] => write!(f, "{}", Comprehension(item, count))?,
+                    items => list(f, items)?,
+                }
                 f.write_str("]")
             }
-            Expr::Repeat(item, count) => write!(f, "*[{item} for _ in range({count})]"),
+            Expr::Repeat(item, count) => write!(f, "*[{}]", Comprehension(item, count)),
         }
     }
 }

@@ -30,15 +30,14 @@ class Features(nn.Module):
             nn.Conv2d(8, 8, 3, padding=1, bias=False),
             nn.ReLU(),
         )
-        self.blocks = nn.ModuleList([ConvNormActivation(8, 8), ConvNormActivation(8, 16), ConvNormActivation(16, 24)])
+        self.blocks = nn.Sequential(ConvNormActivation(8, 8), ConvNormActivation(8, 16), ConvNormActivation(16, 24))
         self.head = nn.Sequential(
             OrderedDict([("conv0", nn.Conv2d(24, 4, 1, bias=False)), ("norm0", nn.BatchNorm2d(4))])
         )
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(4, 5))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.head(self.blocks[2](self.blocks[1](self.blocks[0](self.features(x))))).mean((2, 3))
-        return self.classifier(x)
+        return self.classifier(self.head(self.blocks(self.features(x))).mean((2, 3)))
 
 
 def load(weights: str = "net.pth", device: str = "cpu") -> Features:

@@ -148,7 +148,7 @@ fn attempt(tree: &Tree, graph: &Graph) -> (HashMap<usize, Block>, Option<usize>)
         if let Some(entry) = blocks.get_mut(&block) {
             entry.inputs = inputs;
         }
-        if block != 0 && tree.modules[block].class == "Sequential" && chain(tree, &blocks, block).is_none() {
+        if tree.modules[block].is_chain && chain(tree, &blocks, block).is_none() {
             return (blocks, Some(block));
         }
     }

@@ -7,13 +7,10 @@ use modelport_ir::Value;
 
 use super::flow::{self, Part};
 use super::tree::Reference;
-use super::{Made, Planner, is_tensor};
+use super::{Made, Planner, is_tensor, series};
 use crate::plan::block::Item;
 use crate::plan::leaf::{Member, MemberKind, Param};
 use crate::python::{Arg, Expr, Lit, Namer, Slot, is_attribute};
-
-/// Equal modules in a row that are counted instead of listed.
-const RUN: usize = 3;
 
 /// What kind of class a module becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,24 +104,6 @@ pub fn in_order(members: Vec<(MemberKind, String, Expr)>) -> Vec<(MemberKind, St
     tensors.into_iter().chain(modules).collect()
 }
 
-/// Entries of a chain, runs of equal ones counted.
-pub fn folded(entries: Vec<Arg>, _sequential: &str) -> Vec<Arg> {
-    let mut folded: Vec<Arg> = Vec::new();
-    let mut at = 0;
-    while at < entries.len() {
-        let run = entries[at..].iter().take_while(|entry| **entry == entries[at]).count();
-        if run >= RUN && !matches!(entries[at].value, Expr::Repeat(..)) {
-            let count = Box::new(Expr::int("num_layers", run));
-            folded.push(Arg::new(Expr::Repeat(Box::new(entries[at].value.clone()), count)));
-            at += run;
-        } else {
-            folded.push(entries[at].clone());
-            at += 1;
-        }
-    }
-    folded
-}
-
 impl Planner<'_> {
     /// Containers that need no class of their own.
     pub(super) fn container(&self, module: usize) -> Option<Made> {
@@ -140,16 +119,16 @@ impl Planner<'_> {
         };
         let params: Vec<Param> = children.iter().flat_map(|&child| below(child)).collect();
         if !of.open {
-            if of.class != "Sequential" {
+            if !of.is_chain {
                 return None;
             }
             let entries = flow::chain(self.tree, self.blocks, module)?;
             let numbered = children.iter().all(|&child| is_number(&self.tree.modules[child].name));
             let ctor = if numbered {
-                Expr::call(self.sequential, folded(self.entries(&entries), self.sequential))
+                Expr::call(self.sequential, series::folded(&self.entries(&entries)))
             } else {
-                let pairs = entries.iter().flatten().filter_map(|&child| self.pair(child));
-                let dict = Expr::call("OrderedDict", vec![Arg::new(Expr::List(pairs.collect()))]);
+                let named: Vec<_> = entries.iter().flatten().filter_map(|&child| self.named(child)).collect();
+                let dict = Expr::call("OrderedDict", vec![Arg::new(Expr::List(series::pairs(&named)))]);
                 Expr::call(self.sequential, vec![Arg::new(dict)])
             };
             return Some(Made { ctor, params });
@@ -175,7 +154,7 @@ impl Planner<'_> {
                     entries[number] = Some(child);
                 }
             }
-            let entries = folded(self.entries(&entries), self.sequential);
+            let entries = series::folded(&self.entries(&entries));
             let ctor = if of.class == "Sequential" {
                 Expr::call(self.sequential, entries)
             } else {
@@ -191,23 +170,22 @@ impl Planner<'_> {
                 };
                 Expr::call("dict", children.iter().filter_map(arg).collect())
             } else {
-                Expr::List(children.iter().filter_map(|&child| self.pair(child)).collect())
+                Expr::List(series::pairs(&children.iter().filter_map(|&child| self.named(child)).collect::<Vec<_>>()))
             };
             return Some(Made { ctor: Expr::call("nn.ModuleDict", vec![Arg::new(content)]), params });
         }
         None
     }
 
-    fn pair(&self, child: usize) -> Option<Expr> {
-        let name = Expr::name(&Lit::Str(self.tree.modules[child].name.clone()).to_string());
-        Some(Expr::Tuple(vec![name, self.made.get(&child)?.ctor.clone()]))
+    fn named(&self, child: usize) -> Option<(String, Expr)> {
+        Some((self.tree.modules[child].name.clone(), self.made.get(&child)?.ctor.clone()))
     }
 
     /// Entries of a chain; what is left of nothing keeps the others' numbers.
-    fn entries(&self, entries: &[Option<usize>]) -> Vec<Arg> {
+    fn entries(&self, entries: &[Option<usize>]) -> Vec<Expr> {
         let ctor = |entry: &Option<usize>| {
             let made = entry.and_then(|child| self.made.get(&child));
-            Arg::new(made.map_or_else(|| Expr::call("nn.Identity", Vec::new()), |made| made.ctor.clone()))
+            made.map_or_else(|| Expr::call("nn.Identity", Vec::new()), |made| made.ctor.clone())
         };
         entries.iter().map(ctor).collect()
     }
@@ -259,7 +237,7 @@ impl Planner<'_> {
                 .map(|(index, (child, entry))| Declared {
                     kind: MemberKind::Module,
                     name: index.to_string(),
-                    ctor: entry.value,
+                    ctor: entry,
                     params: child.and_then(|c| self.made.get(&c)).map(|made| made.params.clone()).unwrap_or_default(),
                 })
                 .collect();
@@ -410,7 +388,7 @@ impl Planner<'_> {
             let class = self
                 .tree
                 .upwards(common)
-                .find(|&at| at == 0 || (self.tree.is_called(at) && self.tree.modules[at].class != "Sequential"));
+                .find(|&at| at == 0 || (self.tree.is_called(at) && !self.tree.modules[at].is_chain));
             if class == Some(module) {
                 let to = attribute(self.path(module, *tied), key).to_string();
                 ties.push((to, attribute(self.path(module, holder), name).to_string()));

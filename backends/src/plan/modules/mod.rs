@@ -6,6 +6,7 @@
 
 mod flow;
 mod form;
+mod series;
 mod tree;
 
 use std::collections::{BTreeMap, HashMap};
@@ -169,8 +170,7 @@ impl Planner<'_> {
         };
         kept.sort();
         kept.dedup();
-        let chain = (first.shape == Shape::Chain)
-            .then(|| form::folded(bound.iter().cloned().map(Arg::new).collect(), self.sequential));
+        let chain = (first.shape == Shape::Chain).then(|| bound.iter().cloned().map(Arg::new).collect());
         let members = match first.shape {
             Shape::Chain => Vec::new(),
             _ => first.declared.iter().zip(bound).map(|(d, ctor)| (d.kind, d.name.clone(), ctor)).collect(),

@@ -24,6 +24,8 @@ pub struct Module {
     pub layer: Option<Layer>,
     /// Weights that it holds itself.
     pub tensors: Vec<Member>,
+    /// Whether it must be a chain of its children if it is to be called as a whole.
+    pub is_chain: bool,
     /// Whether it is only a container: what it holds is called by the module around it.
     pub open: bool,
     /// Whether anything in it is left of the source.
@@ -147,7 +149,9 @@ impl Tree {
         self.modules.push(Module {
             path: path.to_owned(),
             name: path.rsplit('.').next().unwrap_or_default().to_owned(),
-            open: parent.is_some() && matches!(class.as_str(), "" | "ModuleList" | "ModuleDict"),
+            open: parent.is_some() && class == "ModuleDict",
+            // Lists are called entry by entry; where that is a chain, it is a call of the whole.
+            is_chain: parent.is_some() && matches!(class.as_str(), "" | "ModuleList" | "Sequential"),
             class,
             parent,
             ..Module::default()
