@@ -136,7 +136,10 @@ fn shards(path: &Path, file: &Arc<dyn Storage>) -> Result<Vec<(String, Tensor)>>
         let tensors = match kind_of(&shard) {
             Ok(Kind::ShardIndex) => Err(Problem::new("is an index, expected weights").file(&shard).into()),
             Ok(_) => super::read_weights(&shard),
-            Err(error) => Err(kind::unreadable(&shard, &error).into()),
+            Err(error) => {
+                let listed = format!("{} lists it", path.file_name().unwrap_or_default().to_string_lossy());
+                Err(kind::unreadable(&shard, &error).hint(listed).into())
+            }
         };
         match tensors {
             Ok(tensors) => drop(files.insert(name, tensors.into_iter().collect())),

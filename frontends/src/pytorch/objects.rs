@@ -372,7 +372,7 @@ pub fn view(
     if numel(shape).is_none_or(|n| n > saved.saturating_add(MAX_REPEATED)) {
         return Err(format!("repeats elements: its shape {shape:?} has far more than are saved"));
     }
-    Tensor::strided(dtype, shape, strides, offset, bytes)
+    Tensor::strided(dtype, shape, strides, offset, bytes).map_err(|message| format!("is damaged: {message}"))
 }
 
 /// The element type that a class of storages, or a name in `torch`, says.
@@ -395,13 +395,13 @@ pub fn element_type(class: &str) -> Outcome<DType> {
         other => {
             let known = DType::ALL.into_iter().find(|dtype| dtype.name() == other);
             return known.ok_or_else(|| {
-                let kind = match other {
+                let numbers = match other {
                     "ComplexFloat" | "ComplexDouble" | "complex64" | "complex128" => "complex numbers",
                     "QInt8" | "QUInt8" | "QInt32" | "QUInt4x2" | "QUInt2x4" => "quantised numbers",
                     other if other.starts_with("float8") => "numbers of 8 bits that have to be scaled",
-                    _ => "a type that is not known",
+                    _ => return format!("has elements of the type {other}, which is not known"),
                 };
-                format!("has elements of the type {other}: {kind} can't be converted")
+                format!("has elements of the type {other}: {numbers} can't be converted")
             });
         }
     })

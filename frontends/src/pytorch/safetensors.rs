@@ -91,7 +91,8 @@ fn tensor(file: &Arc<dyn Storage>, data: u64, entry: &Value) -> Result<(Range, T
     };
     let storage = data.checked_add(start).and_then(|first| range(file, first, end - start).ok());
     let storage = storage.ok_or("lies beyond the end of the file")?;
-    Ok(((start, end), Tensor::new(dtype, &shape, storage)?))
+    let tensor = Tensor::new(dtype, &shape, storage).map_err(|message| format!("is damaged: {message}"))?;
+    Ok(((start, end), tensor))
 }
 
 fn element_type(name: &str) -> Option<DType> {

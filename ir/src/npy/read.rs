@@ -95,7 +95,7 @@ pub fn plain(file: &Arc<dyn Storage>) -> Outcome<Tensor> {
         return Err(format!("has {} axes", shape.len()));
     }
     let data = crate::tensor::range(file, start, file.len().saturating_sub(start)).map_err(|e| e.to_string())?;
-    tensor(&shape, dtype, descr.starts_with('>'), fortran, data)
+    tensor(&shape, dtype, descr.starts_with('>'), fortran, data).map_err(|message| format!("is damaged: {message}"))
 }
 
 /// What follows a field's name in a header without spaces.

@@ -23,6 +23,7 @@ pub fn parse(source: &Arc<dyn Storage>, start: u64, refuse: Refuse) -> Result<Pi
     let mut machine = Machine {
         input: Input::new(source.clone(), start),
         refuse,
+        refused: false,
         objects: Vec::new(),
         stack: Vec::new(),
         marks: Vec::new(),
@@ -36,13 +37,18 @@ pub fn parse(source: &Arc<dyn Storage>, start: u64, refuse: Refuse) -> Result<Pi
             let root = machine.pop().map_err(|e| format!("the pickle is damaged at byte {at}: {e}"))?;
             return Ok(Pickle { objects: machine.objects, root, end: machine.input.position });
         }
-        machine.step(opcode).map_err(|e| format!("the pickle is damaged at byte {at}: {e}"))?;
+        machine.step(opcode).map_err(|e| match machine.refused {
+            true => e,
+            false => format!("the pickle is damaged at byte {at}: {e}"),
+        })?;
     }
 }
 
 struct Machine {
     input: Input,
     refuse: Refuse,
+    /// A global was refused: the pickle is what its writer wanted it to be.
+    refused: bool,
     objects: Vec<Object>,
     stack: Vec<Id>,
     marks: Vec<usize>,
@@ -287,7 +293,8 @@ impl Machine {
     fn global(&mut self, module: &str, name: &str) -> Result<(), String> {
         let global = format!("{module}.{name}");
         if let Some(reason) = (self.refuse)(&global) {
-            return Err(format!("it wants '{global}', {reason}"));
+            self.refused = true;
+            return Err(format!("the pickle wants '{global}', {reason}"));
         }
         self.push(Object::Global(global))
     }
