@@ -190,7 +190,11 @@ fn arrays(archive: &Archive) -> Outcome<Vec<(String, Tensor)>> {
     archive.names().map(read).collect()
 }
 
-fn zip(file: Arc<dyn Storage>) -> Outcome<Opened> {
+/// What is in a zip archive.
+///
+/// # Errors
+/// When it is none of PyTorch's, or is damaged.
+pub fn zip(file: Arc<dyn Storage>) -> Outcome<Opened> {
     let archive = Archive::open(file)?;
     let script = archive.names().any(|name| name.starts_with("code/")) || archive.has("constants.pkl");
     if script && archive.has("data.pkl") {

@@ -5,12 +5,14 @@
 pub mod archive;
 pub mod arg;
 pub mod content;
+mod export;
 pub mod fill;
 mod legacy;
 pub mod lower;
 pub mod module;
 pub mod objects;
 pub mod ops;
+mod program;
 mod safetensors;
 pub mod state;
 #[cfg(test)]
@@ -83,7 +85,8 @@ pub fn read(source: &Source) -> Result<Graph> {
     }
     let opened = content::open(network)?;
     match opened.content {
-        Content::Script(_) | Content::Exported(_) => {
+        Content::Exported(archive) => export::read(network, &archive, &source.input_shapes, given),
+        Content::Script(_) => {
             Err(Problem::new(format!("is a {}, which can't be read yet", opened.format)).file(network).into())
         }
         Content::Objects(_) | Content::Tensors(_) => {

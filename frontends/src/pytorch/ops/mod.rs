@@ -1,12 +1,17 @@
 //! The translation of every ATen operator: one function each, in families, and the table of them all.
 
 mod activation;
+mod attention;
 mod call;
 mod conv;
+mod create;
+mod indexing;
 mod linear;
 mod math;
 mod norm;
 mod pool;
+mod reduce;
+mod resize;
 mod schema;
 mod shape;
 
@@ -49,7 +54,12 @@ const FAMILIES: &[Family] = &[
     linear::OPS,
     math::BINARY,
     math::OPS,
+    reduce::OPS,
     shape::OPS,
+    indexing::OPS,
+    create::OPS,
+    resize::OPS,
+    attention::OPS,
 ];
 
 /// Operators whose results share elements with their first argument.
