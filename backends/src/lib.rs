@@ -4,4 +4,5 @@ pub mod keras;
 pub mod plan;
 pub mod python;
 pub mod pytorch;
+pub mod transfer;
 pub mod weights;

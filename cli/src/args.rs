@@ -184,13 +184,12 @@ fn commands() -> Vec<Command> {
             .arg(output("output").help("The model to write, .pth, .pt, .safetensors or .npy [also -om]"))
             .arg(whole_module())
             .arg(dump_tag()),
+        crate::transfer::command(),
         step("inspect", "Show what is in a graph or in a file of weights", INSPECT_EXAMPLES)
             .arg(
-                Arg::new("network")
-                    .value_name("FILE")
-                    .required(true)
-                    .value_parser(value_parser!(PathBuf))
-                    .help("A graph (.meta, .pb, .json) or weights (.npy, .pth, .safetensors, a checkpoint)"),
+                Arg::new("network").value_name("FILE").required(true).value_parser(value_parser!(PathBuf)).help(
+                    "A graph (.meta, .pb, .json) or weights (.npy, .pth, .safetensors, .h5, .keras, a checkpoint)",
+                ),
             )
             .arg(weights().help("The weights of a graph that has them elsewhere [also -iw]"))
             .args(ends())
@@ -221,7 +220,7 @@ const SOURCE_HELP: &str =
     "The framework that the network is from: tensorflow (tf) or pytorch [default: what the files are; also -sf]";
 const TARGET_HELP: &str = "The framework to write code for: pytorch [also -df]";
 
-fn path(id: &'static str, long: &'static str) -> Arg {
+pub fn path(id: &'static str, long: &'static str) -> Arg {
     Arg::new(id).long(long).value_name("FILE").value_parser(value_parser!(PathBuf))
 }
 
@@ -245,11 +244,11 @@ fn network() -> Arg {
     path("network", "network").short('n').aliases(["inputNetwork", "IRModelPath"])
 }
 
-fn weights() -> Arg {
+pub fn weights() -> Arg {
     path("weights", "weights").short('w').aliases(["inputWeight", "IRWeightPath"])
 }
 
-fn output(long: &'static str) -> Arg {
+pub fn output(long: &'static str) -> Arg {
     let aliases = ["output", "outputModel", "dstPath", "dstModelPath"].into_iter().filter(|alias| *alias != long);
     path("output", long).short('o').short_alias('d').aliases(aliases).required(true)
 }
@@ -292,11 +291,11 @@ fn ends() -> [Arg; 3] {
     ]
 }
 
-fn moving_averages() -> Arg {
+pub fn moving_averages() -> Arg {
     flag("ema", "Use the exponential moving averages of the weights, which are what is evaluated after training")
 }
 
-fn weights_key() -> Arg {
+pub fn weights_key() -> Arg {
     Arg::new("weights-key").long("weights-key").value_name("KEY").help(
         "Where in a PyTorch checkpoint the weights are, such as model or ema.module [default: the likeliest place, which \
          the report tells]",
@@ -351,7 +350,7 @@ fn talk() -> [Arg; 3] {
     ]
 }
 
-fn flag(name: &'static str, help: &'static str) -> Arg {
+pub fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 

@@ -6,7 +6,7 @@ use clap::ArgMatches;
 use modelport_frontends::kind::{self, Kind};
 use modelport_frontends::tensorflow::checkpoint::Checkpoint;
 use modelport_frontends::tensorflow::{self, Candidate, locate};
-use modelport_frontends::{Framework, Source, framework, pytorch};
+use modelport_frontends::{Framework, Source, framework, keras, pytorch};
 use modelport_ir::tensor::{FileBytes, Tensor};
 use modelport_ir::{DType, Error, Graph, Op, Port, Problem, Result, Shape, codec};
 use serde_json::{Value, json};
@@ -56,6 +56,9 @@ fn look(path: &Path, source: &Source) -> Result<Findings> {
             _ => {}
         }
     }
+    if keras::is_file(path) {
+        return keras_file(path);
+    }
     if framework(source) == Framework::PyTorch {
         return pytorch_file(path, source);
     }
@@ -67,6 +70,22 @@ fn look(path: &Path, source: &Source) -> Result<Findings> {
         },
         found => found,
     }
+}
+
+fn keras_file(path: &Path) -> Result<Findings> {
+    let stored = keras::open(path)?;
+    let mut rows = Vec::new();
+    for layer in &stored.layers {
+        for variable in &layer.variables {
+            let name = format!("{}/{}", layer.name, variable.name);
+            rows.push(tensor_row(&name, variable.tensor.dtype(), &variable.tensor.shape()));
+        }
+    }
+    let facts = match &stored.config {
+        Some(_) => vec![format!("{} layers with weights, and the configuration of the model", stored.layers.len())],
+        None => vec![format!("{} layers with weights", stored.layers.len())],
+    };
+    Ok(Findings { kind: stored.form.name().to_owned(), what: "tensors", rows, facts, ..Findings::default() })
 }
 
 fn pytorch_file(path: &Path, source: &Source) -> Result<Findings> {

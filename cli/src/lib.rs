@@ -7,6 +7,7 @@ mod inspect;
 mod ops;
 mod output;
 mod report;
+mod transfer;
 mod ui;
 
 use std::ffi::{OsStr, OsString};
@@ -96,6 +97,7 @@ fn dispatch(program: Program, name: &str, matches: &ArgMatches, ui: &mut Ui) -> 
         "to-ir" => convert::to_ir(&args::Conversion::of(matches, kit_model), ui),
         "to-code" => convert::to_code(&args::Conversion::of(matches, kit_model), ui),
         "to-model" => convert::to_model(&args::Conversion::of(matches, kit_model), ui),
+        "transfer" => transfer::transfer(matches, ui),
         "inspect" => inspect::inspect(matches, ui),
         "ops" => ui.print(&ops::table()),
         "completions" => ui.print(&args::completions(matches)),

@@ -1,5 +1,6 @@
 //! Frontends: read a framework's files and lower them into the neutral graph. No framework is needed.
 
+pub mod keras;
 pub mod kind;
 pub mod pytorch;
 mod symbolic;

@@ -1,0 +1,326 @@
+//! Which layer of the source is which of the target.
+
+use std::collections::{HashMap, HashSet};
+
+use modelport_ir::{Problem, Tensor};
+
+use super::layer::{Family, Kind, Layer, Parameter, Role, Side};
+use super::map::Entry;
+use super::turn::{Missing, Pair};
+use super::{By, Match, Options, Plan};
+
+pub fn plan(source: &Side, target: &Side, options: &Options) -> Plan {
+    let mut matcher = Matcher {
+        source,
+        target,
+        partner: vec![None; target.layers.len()],
+        taken: vec![false; source.layers.len()],
+        plan: Plan::default(),
+        single: HashMap::new(),
+        kept: HashSet::new(),
+        flattened: HashMap::new(),
+    };
+    matcher.by_map(options);
+    matcher.by_name();
+    matcher.by_rule();
+    if options.by_order {
+        matcher.by_order();
+    }
+    matcher.finish()
+}
+
+struct Matcher<'a> {
+    source: &'a Side,
+    target: &'a Side,
+    /// For every layer of the target that of the source.
+    partner: Vec<Option<(usize, By)>>,
+    /// Layers of the source that are somebody's.
+    taken: Vec<bool>,
+    plan: Plan,
+    /// Tensors that the map names themselves.
+    single: HashMap<String, (String, Entry)>,
+    /// What the map leaves as it is.
+    kept: HashSet<String>,
+    /// What was flattened before layers of the target.
+    flattened: HashMap<usize, Vec<usize>>,
+}
+
+fn layer_called(side: &Side, name: &str) -> Option<usize> {
+    side.layers.iter().position(|layer| layer.name == name)
+}
+
+fn parameter_called<'a>(side: &'a Side, name: &str) -> Option<(usize, &'a Parameter)> {
+    let of = |(index, layer): (usize, &'a Layer)| Some((index, layer.parameters.iter().find(|p| p.name == name)?));
+    side.layers.iter().enumerate().find_map(of)
+}
+
+impl Matcher<'_> {
+    fn problem(&mut self, message: String, target: &str, hint: Option<String>) {
+        let mut problem = Problem::new(message).node(target);
+        problem.hint = hint;
+        self.plan.conflicts.push(problem);
+    }
+
+    fn pair(&mut self, source: usize, target: usize, by: By) {
+        if let (Some(partner), Some(taken)) = (self.partner.get_mut(target), self.taken.get_mut(source)) {
+            *partner = Some((source, by));
+            *taken = true;
+        }
+    }
+
+    fn is_free(&self, source: usize, target: usize) -> bool {
+        self.partner.get(target).is_some_and(Option::is_none) && self.taken.get(source) == Some(&false)
+    }
+
+    fn by_map(&mut self, options: &Options) {
+        for (name, entry) in &options.map.0 {
+            let layer = layer_called(self.target, name);
+            let parameter = parameter_called(self.target, name);
+            if layer.is_none() && parameter.is_none() {
+                self.problem("the map names what the target does not have".to_owned(), name, None);
+                continue;
+            }
+            let Some(from) = &entry.from else {
+                let layer = layer.and_then(|index| self.target.layers.get(index));
+                match layer {
+                    Some(layer) => self.kept.extend(layer.parameters.iter().map(|p| p.name.clone())),
+                    None => {
+                        self.kept.insert(name.clone());
+                    }
+                }
+                continue;
+            };
+            let source = layer_called(self.source, from);
+            match (layer, source, parameter, parameter_called(self.source, from)) {
+                (Some(target), Some(source), ..) => {
+                    if entry.permute.is_some() || entry.reshape.is_some() {
+                        let message = "the map turns a whole layer, expected the name of a tensor".to_owned();
+                        self.problem(message, name, None);
+                    }
+                    if let Some(shape) = &entry.flattened {
+                        self.flattened.insert(target, shape.clone());
+                    }
+                    self.pair(source, target, By::Map);
+                }
+                (_, _, Some((target, _)), Some(_)) => {
+                    if let Some(shape) = &entry.flattened {
+                        self.flattened.insert(target, shape.clone());
+                    }
+                    self.single.insert(name.clone(), (from.clone(), entry.clone()));
+                }
+                (_, None, _, None) => {
+                    self.problem(format!("the map takes it from {from}, which the source does not have"), name, None);
+                }
+                _ => self.problem(
+                    format!("the map takes it from {from}, but one is a layer and one a tensor"),
+                    name,
+                    None,
+                ),
+            }
+        }
+    }
+
+    fn by_name(&mut self) {
+        let names: HashMap<&str, usize> =
+            self.source.layers.iter().enumerate().map(|(index, layer)| (layer.name.as_str(), index)).collect();
+        let target = self.target;
+        for (index, layer) in target.layers.iter().enumerate() {
+            if let Some(&source) = names.get(layer.name.as_str())
+                && self.is_free(source, index)
+            {
+                self.pair(source, index, By::Name);
+            }
+        }
+    }
+
+    /// Names that are equal but for separators, case and what one side has before all of them.
+    fn by_rule(&mut self) {
+        let prefix = |side: &Side| {
+            let first = |layer: &Layer| plain(&layer.name).split_once('.').map(|(first, _)| format!("{first}."));
+            let prefix = side.layers.first().and_then(first);
+            prefix.filter(|prefix| side.layers.iter().all(|layer| plain(&layer.name).starts_with(prefix.as_str())))
+        };
+        let (of_source, of_target) = (prefix(self.source), prefix(self.target));
+        for (without_source, without_target) in [(false, false), (true, false), (false, true), (true, true)] {
+            let key = |layer: &Layer, prefix: &Option<String>, without: bool| {
+                let name = plain(&layer.name);
+                let stripped = prefix.as_deref().filter(|_| without).and_then(|prefix| name.strip_prefix(prefix));
+                stripped.unwrap_or(&name).replace('.', "_")
+            };
+            let mut names: HashMap<String, Vec<usize>> = HashMap::new();
+            for (index, layer) in self.source.layers.iter().enumerate() {
+                names.entry(key(layer, &of_source, without_source)).or_default().push(index);
+            }
+            let mut wanted: HashMap<String, Vec<usize>> = HashMap::new();
+            for (index, layer) in self.target.layers.iter().enumerate() {
+                wanted.entry(key(layer, &of_target, without_target)).or_default().push(index);
+            }
+            let mut pairs: Vec<(usize, usize)> = Vec::new();
+            for (name, targets) in &wanted {
+                // What two layers are called is nobody's.
+                if let ([target], Some([source])) = (targets.as_slice(), names.get(name).map(Vec::as_slice)) {
+                    pairs.push((*source, *target));
+                }
+            }
+            pairs.sort_unstable();
+            for (source, target) in pairs {
+                if self.is_free(source, target) {
+                    self.pair(source, target, By::Rule);
+                }
+            }
+        }
+    }
+
+    /// Layers of the same kind and shapes, one after the other, where both sides have as many.
+    fn by_order(&mut self) {
+        let target = self.target;
+        let free: Vec<usize> =
+            (0..self.source.layers.len()).filter(|index| self.taken.get(*index) == Some(&false)).collect();
+        let open: Vec<usize> =
+            (0..target.layers.len()).filter(|index| self.partner.get(*index) == Some(&None)).collect();
+        // Whether all of the target can be made of the source, and nothing is left of it.
+        let fits = |source: usize, target: usize| match (self.source.layers.get(source), self.target.layers.get(target))
+        {
+            (Some(source), Some(layer)) => {
+                let flattened = self.flattened.get(&target).map(Vec::as_slice);
+                let pair = Pair { source, target: layer, from: self.source.family, to: self.target.family, flattened };
+                layer.parameters.iter().all(|parameter| pair.make(parameter).is_ok())
+                    && (source.kind == Kind::Unknown || layer.kind == Kind::Unknown || source.kind == layer.kind)
+                    && pair.leaves_nothing()
+            }
+            _ => false,
+        };
+        let mut pairs = Vec::new();
+        let mut done = HashSet::new();
+        for &target in &open {
+            if done.contains(&target) {
+                continue;
+            }
+            let sources: Vec<usize> = free.iter().copied().filter(|&source| fits(source, target)).collect();
+            let Some(&first) = sources.first() else { continue };
+            let targets: Vec<usize> = open.iter().copied().filter(|&other| fits(first, other)).collect();
+            // All of one side must fit all of the other, or the order says nothing.
+            let is_clear = sources.len() == targets.len()
+                && targets.iter().all(|&t| free.iter().copied().filter(|&s| fits(s, t)).eq(sources.iter().copied()));
+            done.extend(targets.iter().copied());
+            if is_clear {
+                pairs.extend(sources.into_iter().zip(targets));
+            }
+        }
+        pairs.into_iter().for_each(|(source, target)| self.pair(source, target, By::Order));
+    }
+
+    fn finish(mut self) -> Plan {
+        let mut used: HashSet<String> = HashSet::new();
+        let (source, target) = (self.source, self.target);
+        for (index, layer) in target.layers.iter().enumerate() {
+            for parameter in &layer.parameters {
+                if self.kept.contains(&parameter.name) {
+                    continue;
+                }
+                let (made, by) = match self.single.remove(&parameter.name) {
+                    Some((from, entry)) => (self.single(index, layer, parameter, &from, &entry), By::Map),
+                    None => match self.partner.get(index).copied().flatten() {
+                        None => (Err(Missing::Absent), By::Name),
+                        Some((partner, by)) => match source.layers.get(partner) {
+                            Some(partner) => (self.pair_of(index, partner, layer).make(parameter), by),
+                            None => (Err(Missing::Absent), by),
+                        },
+                    },
+                };
+                match made {
+                    Ok(made) => {
+                        used.extend(made.sources.iter().cloned());
+                        let by_name = by == By::Rule && made.sources == [parameter.name.clone()];
+                        self.plan.matches.push(Match {
+                            target: parameter.name.clone(),
+                            sources: made.sources,
+                            tensor: made.tensor,
+                            by: if by_name { By::Name } else { by },
+                        });
+                    }
+                    Err(Missing::Absent) => self.plan.left_in_target.push(parameter.name.clone()),
+                    Err(Missing::Conflict(message, hint)) => {
+                        // It has its match, which can't be used.
+                        if let Some((partner, _)) = self.partner.get(index).copied().flatten()
+                            && let Some(partner) = source.layers.get(partner)
+                        {
+                            used.extend(partner.parameters.iter().map(|parameter| parameter.name.clone()));
+                        }
+                        self.problem(message, &parameter.name, hint);
+                    }
+                }
+            }
+        }
+        let all = source.layers.iter().flat_map(|layer| &layer.parameters);
+        self.plan.left_in_source = all.map(|p| p.name.clone()).filter(|name| !used.contains(name)).collect();
+        self.plan
+    }
+
+    fn pair_of<'b>(&'b self, index: usize, source: &'b Layer, target: &'b Layer) -> Pair<'b> {
+        let flattened = self.flattened.get(&index).map(Vec::as_slice);
+        Pair { source, target, from: self.source.family, to: self.target.family, flattened }
+    }
+
+    /// A tensor that the map names.
+    fn single(
+        &self,
+        index: usize,
+        layer: &Layer,
+        parameter: &Parameter,
+        from: &str,
+        entry: &Entry,
+    ) -> Result<super::turn::Made, Missing> {
+        let failed = |message: String| Missing::Conflict(message, None);
+        let (at, found) = parameter_called(self.source, from).ok_or(Missing::Absent)?;
+        let owner = self.source.layers.get(at).ok_or(Missing::Absent)?;
+        if entry.permute.is_none() && entry.reshape.is_none() {
+            let pair = self.pair_of(index, owner, layer);
+            return pair.make(parameter).and_then(|made| match made.sources.iter().any(|name| name == from) {
+                true => Ok(made),
+                false => Err(failed(format!("is not made of {from}: say how it is turned with \"permute\""))),
+            });
+        }
+        let mut tensor: Tensor = found.tensor.clone();
+        if let Some(order) = &entry.permute {
+            tensor = tensor.permuted(order).map_err(failed)?;
+        }
+        if let Some(shape) = &entry.reshape {
+            tensor = tensor.reshaped(shape).map_err(failed)?;
+        }
+        let (is, expected) = (tensor.shape(), parameter.tensor.shape());
+        if is != expected {
+            return Err(failed(format!("has the shape {expected:?}, the map gives {is:?} from {from}")));
+        }
+        let tensor = tensor.cast(parameter.tensor.dtype());
+        Ok(super::turn::Made { tensor, sources: vec![from.to_owned()] })
+    }
+}
+
+impl Pair<'_> {
+    /// Whether everything that the source has is used in the target.
+    fn leaves_nothing(&self) -> bool {
+        let made: HashSet<String> =
+            self.target.parameters.iter().filter_map(|p| self.make(p).ok()).flat_map(|made| made.sources).collect();
+        let is_spare =
+            |parameter: &Parameter| matches!(&parameter.role, Role::Named(_)) && self.from == Family::TensorFlow;
+        self.source.parameters.iter().all(|parameter| made.contains(&parameter.name) || is_spare(parameter))
+    }
+}
+
+/// A name with dots, in lower case. Keras' and PyTorch's words for directions are one.
+fn plain(name: &str) -> String {
+    let parts: Vec<String> = name
+        .split(['.', '/'])
+        .filter(|part| !part.is_empty())
+        .map(|part| part.replace('-', "_").to_ascii_lowercase())
+        .collect();
+    let parts: Vec<&str> = match parts.last().map(String::as_str) {
+        Some(last) if last.starts_with("forward_") => parts.iter().map(String::as_str).take(parts.len() - 1).collect(),
+        Some(last) if last.starts_with("backward_") => {
+            parts.iter().map(String::as_str).take(parts.len() - 1).chain(["reverse"]).collect()
+        }
+        _ => parts.iter().map(String::as_str).collect(),
+    };
+    parts.join(".")
+}

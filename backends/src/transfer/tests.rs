@@ -1,0 +1,147 @@
+use modelport_ir::Tensor;
+
+use super::*;
+
+fn counting(shape: &[usize]) -> Tensor {
+    let n: usize = shape.iter().product();
+    Tensor::from_f32(shape, &(0..n).map(|index| index as f32).collect::<Vec<_>>())
+}
+
+/// A name and a shape.
+type Named<'a> = (&'a str, &'a [usize]);
+
+fn torch(tensors: &[Named]) -> Side {
+    let tensors: Vec<(&str, Tensor)> = tensors.iter().map(|(name, shape)| (*name, counting(shape))).collect();
+    Side::pytorch(tensors.iter().map(|(name, tensor)| (*name, tensor)))
+}
+
+fn keras(layers: &[(&str, Option<&str>, &[Named])]) -> Side {
+    let layers = layers.iter().map(|(name, class, variables)| {
+        let variables: Vec<(&str, Tensor)> = variables.iter().map(|(name, shape)| (*name, counting(shape))).collect();
+        Side::keras_layer(name, *class, false, variables.iter().map(|(name, tensor)| (*name, tensor)))
+    });
+    Side { family: Family::Keras, layers: layers.collect() }
+}
+
+fn of<'a>(plan: &'a Plan, target: &str) -> &'a Match {
+    plan.matches.iter().find(|found| found.target == target).unwrap_or_else(|| panic!("{target} in {plan:?}"))
+}
+
+fn values(plan: &Plan, target: &str) -> Vec<f32> {
+    of(plan, target).tensor.to_f32().unwrap()
+}
+
+#[test]
+fn the_kind_turns_square_kernels() {
+    let source = torch(&[("a.weight", &[2, 2, 2, 2]), ("b.weight", &[2, 2, 2, 2]), ("c.weight", &[4, 1, 2, 2])]);
+    let target = keras(&[
+        ("a", Some("conv2d"), &[("kernel", &[2, 2, 2, 2])]),
+        ("b", Some("conv2d_transpose"), &[("kernel", &[2, 2, 2, 2])]),
+        ("c", Some("depthwise_conv2d"), &[("kernel", &[2, 2, 2, 2])]),
+    ]);
+    let plan = plan(&source, &target, &Options::default());
+    assert!(plan.is_complete(), "{plan:?}");
+    // [out, in, y, x] at y = x = 0: in runs slower than out.
+    assert_eq!(values(&plan, "a/kernel")[..4], [0.0, 8.0, 4.0, 12.0]);
+    // [in, out, y, x]: Keras has [y, x, out, in].
+    assert_eq!(values(&plan, "b/kernel")[..4], [0.0, 8.0, 4.0, 12.0]);
+    // [in * multiplier, 1, y, x].
+    assert_eq!(values(&plan, "c/kernel")[..4], [0.0, 4.0, 8.0, 12.0]);
+    assert_eq!(of(&plan, "a/kernel").by, By::Name);
+}
+
+#[test]
+fn gates_change_their_places() {
+    let names: &[Named] =
+        &[("r.weight_ih_l0", &[3, 2]), ("r.weight_hh_l0", &[3, 1]), ("r.bias_ih_l0", &[3]), ("r.bias_hh_l0", &[3])];
+    let source = torch(names);
+    let target = keras(&[("r", Some("gru"), &[("kernel", &[2, 3]), ("recurrent_kernel", &[1, 3]), ("bias", &[2, 3])])]);
+    let there = plan(&source, &target, &Options::default());
+    assert!(there.is_complete(), "{there:?}");
+    // Reset and update change places.
+    assert_eq!(values(&there, "r/kernel"), [2.0, 0.0, 4.0, 3.0, 1.0, 5.0]);
+    assert_eq!(values(&there, "r/bias"), [1.0, 0.0, 2.0, 1.0, 0.0, 2.0]);
+    let back = plan(&target, &source, &Options::default());
+    assert!(back.is_complete(), "{back:?}");
+    assert_eq!(values(&back, "r.weight_ih_l0"), [1.0, 4.0, 0.0, 3.0, 2.0, 5.0]);
+    assert_eq!(values(&back, "r.bias_hh_l0"), [4.0, 3.0, 5.0]);
+    let old = keras(&[("r", Some("gru"), &[("bias", &[3])])]);
+    assert!(plan(&source, &old, &Options::default()).conflicts[0].message.contains("reset_after=False"));
+}
+
+#[test]
+fn biases_are_added_and_split() {
+    let source = torch(&[
+        ("r.weight_ih_l0_reverse", &[4, 2]),
+        ("r.weight_hh_l0_reverse", &[4, 1]),
+        ("r.bias_ih_l0_reverse", &[4]),
+        ("r.bias_hh_l0_reverse", &[4]),
+    ]);
+    let variables: &[Named] = &[("kernel", &[2, 4]), ("recurrent_kernel", &[1, 4]), ("bias", &[4])];
+    let target = keras(&[("r/backward_layer", Some("lstm"), variables)]);
+    let there = plan(&source, &target, &Options::default());
+    assert!(there.is_complete(), "{there:?}");
+    assert_eq!(values(&there, "r/backward_layer/bias"), [0.0, 2.0, 4.0, 6.0]);
+    let back = plan(&target, &source, &Options::default());
+    assert!(back.is_complete(), "{back:?}");
+    assert_eq!(values(&back, "r.bias_ih_l0_reverse"), [0.0, 1.0, 2.0, 3.0]);
+    assert_eq!(values(&back, "r.bias_hh_l0_reverse"), [0.0; 4]);
+}
+
+#[test]
+fn variables_of_tensorflow() {
+    let tensors: Vec<(&str, Tensor)> = vec![
+        ("net/conv1/weights", counting(&[3, 3, 2, 4])),
+        ("net/conv1/biases", counting(&[4])),
+        ("net/conv1/BatchNorm/gamma", counting(&[4])),
+        ("net/conv1/BatchNorm/moving_mean", counting(&[4])),
+        ("net/conv1/weights/Momentum", counting(&[3, 3, 2, 4])),
+        ("global_step", counting(&[])),
+    ];
+    let source = Side::tensorflow(tensors.iter().map(|(name, tensor)| (*name, tensor)));
+    let target = keras(&[
+        ("conv1", Some("conv2d"), &[("kernel", &[3, 3, 2, 4]), ("bias", &[4])]),
+        ("conv1_BatchNorm", Some("batch_normalization"), &[("gamma", &[4]), ("moving_mean", &[4])]),
+    ]);
+    let there = plan(&source, &target, &Options::default());
+    assert!(there.is_complete(), "{there:?}");
+    assert_eq!(of(&there, "conv1/kernel").by, By::Rule);
+    let target = torch(&[("net.conv1.weight", &[4, 2, 3, 3]), ("net.conv1.bias", &[4])]);
+    let there = plan(&source, &target, &Options::default());
+    assert_eq!(there.matches.len(), 2, "{there:?}");
+    assert_eq!(there.left_in_source, ["net/conv1/BatchNorm/gamma", "net/conv1/BatchNorm/moving_mean"]);
+}
+
+#[test]
+fn orders_that_could_be_two_are_none() {
+    let source = torch(&[("x.weight", &[2, 2]), ("y.weight", &[2, 2]), ("z.weight", &[3, 2])]);
+    let dense: &[Named] = &[("kernel", &[2, 2])];
+    let options = Options { by_order: true, ..Options::default() };
+    let target = keras(&[("a", Some("dense"), dense), ("b", Some("dense"), dense)]);
+    let plan_of_two = plan(&source, &target, &options);
+    assert_eq!(of(&plan_of_two, "b/kernel").sources, ["y.weight"]);
+    assert_eq!(plan_of_two.left_in_source, ["z.weight"]);
+    let target = keras(&[("a", Some("dense"), dense)]);
+    assert_eq!(plan(&source, &target, &options).left_in_target, ["a/kernel"]);
+}
+
+#[test]
+fn names_that_become_one_are_nobodys() {
+    let source = torch(&[("a.b.weight", &[2, 2]), ("a_b.weight", &[2, 2])]);
+    let target = keras(&[("A/b", Some("dense"), &[("kernel", &[2, 2])])]);
+    let plan = plan(&source, &target, &Options::default());
+    assert!(plan.matches.is_empty(), "{plan:?}");
+}
+
+#[test]
+fn maps_are_checked() {
+    let error = Map::parse(r#"{"a": 1, "b": {"from": "c", "permut": [1]}, "d": {"permute": [0]}}"#).unwrap_err();
+    assert_eq!(error.problems.len(), 3, "{error}");
+    assert!(Map::parse("[1]").is_err());
+    let map = Map::parse(r#"{"nowhere": "x", "a/kernel": {"from": "x.weight", "permute": [0, 0]}, "a": "y"}"#).unwrap();
+    let source = torch(&[("x.weight", &[2, 2])]);
+    let target = keras(&[("a", Some("dense"), &[("kernel", &[2, 2])])]);
+    let plan = plan(&source, &target, &Options { map, by_order: false });
+    let nodes: Vec<_> = plan.conflicts.iter().map(|problem| problem.node.as_deref().unwrap()).collect();
+    assert_eq!(nodes, ["nowhere", "a", "a/kernel"], "{plan:?}");
+}
