@@ -6,8 +6,11 @@
 use std::io;
 use std::sync::Arc;
 
+use modelport_backends::keras::files;
 use modelport_backends::plan::Param;
 use modelport_backends::weights;
+use modelport_ir::atomic::AtomicFile;
+use modelport_ir::hdf5::Group;
 use modelport_ir::tensor::Storage;
 use modelport_ir::{DType, Tensor};
 
@@ -55,4 +58,22 @@ fn memory_is_flat() {
         let grown = peak() - before;
         assert!(grown < 16 << 20, "{name} took {grown} bytes for {count} tensors of {bytes} bytes");
     }
+
+    // Keras' files, and one that is made of another.
+    let mut root = Group::default();
+    for param in &params {
+        root.put(&format!("layers/{}/vars/0", param.key), param.tensor.clone()).unwrap();
+    }
+    let (plain, archive) = (folder.path().join("net.weights.h5"), folder.path().join("net.keras"));
+    let mut file = AtomicFile::create(&plain).unwrap();
+    files::write_hdf5(&mut file, &root, None).unwrap();
+    file.commit().unwrap();
+    let mut file = AtomicFile::create(&archive).unwrap();
+    files::write_archive(&mut file, "{}", &Group::open(&plain).unwrap(), &[], None).unwrap();
+    file.commit().unwrap();
+    for path in [plain, archive] {
+        assert!(std::fs::metadata(&path).unwrap().len() > count * bytes, "{}", path.display());
+    }
+    let grown = peak() - before;
+    assert!(grown < 16 << 20, "Keras' files took {grown} bytes for {count} tensors of {bytes} bytes");
 }

@@ -36,12 +36,15 @@ fn collect(group: &Group, at: &Place, config: Option<&Config>, layers: &mut Vec<
     }
     let join = |name: &str| if at.name.is_empty() { name.to_owned() } else { format!("{}/{name}", at.name) };
     let path = |name: &str| if at.path.is_empty() { name.to_owned() } else { format!("{}/{name}", at.path) };
-    if let Some(Node::Group(members)) = group.members.get("layers") {
+    // Keras 2.12 had another name for it.
+    let folders = ["layers", "_layer_checkpoint_dependencies"].into_iter();
+    let found = folders.filter_map(|name| Some((name, group.members.get(name)?))).next();
+    if let Some((folder_of_all, Node::Group(members))) = found {
         match config {
             Some(config) => {
                 for (folder, entry) in config.folders() {
                     let Some(Node::Group(layer)) = members.members.get(&folder) else { continue };
-                    let path = path(&format!("layers/{folder}"));
+                    let path = path(&format!("{folder_of_all}/{folder}"));
                     let class = Some(entry.class.clone());
                     let place = Place { path, name: join(&entry.name), class, settings: &entry.config };
                     if let Some(inner) = &entry.inner {
@@ -60,7 +63,7 @@ fn collect(group: &Group, at: &Place, config: Option<&Config>, layers: &mut Vec<
                 for folder in folders {
                     let Some(Node::Group(layer)) = members.members.get(folder) else { continue };
                     let named = layer.group("vars").and_then(|vars| vars.text("name")).filter(|name| !name.is_empty());
-                    let path = path(&format!("layers/{folder}"));
+                    let path = path(&format!("{folder_of_all}/{folder}"));
                     let class = Some(counted(folder).0.to_owned());
                     let name = join(named.unwrap_or(folder));
                     collect(layer, &Place { path, name, class, settings: &Value::Null }, None, layers)?;

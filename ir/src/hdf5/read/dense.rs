@@ -1,11 +1,15 @@
 //! Large numbers of links or attributes: objects in a fractal heap, found through a version 2 B-tree by name.
 
+use std::collections::HashMap;
+
 use super::Outcome;
 use super::bytes::{Cursor, File};
 
 /// Kinds of trees: links and attributes by name.
 const LINKS: u8 = 5;
 const ATTRIBUTES: u8 = 8;
+/// Objects that are too large for their heap.
+const HUGE: u8 = 1;
 /// Deepest trees.
 const MAX_DEPTH: u16 = 32;
 
@@ -39,6 +43,8 @@ struct Heap {
     root: Option<u64>,
     /// Rows of the root; 0 if it is a block of objects itself.
     rows: u64,
+    /// Address and length of large objects, by their number.
+    huge: HashMap<u64, (u64, u64)>,
 }
 
 impl Heap {
@@ -53,7 +59,9 @@ impl Heap {
         }
         cursor.skip(1)?;
         let max_managed = u64::from(cursor.u32()?);
-        cursor.skip(2 * file.offsets + 10 * file.lengths)?;
+        cursor.skip(file.lengths)?;
+        let large = cursor.address()?;
+        cursor.skip(file.offsets + 9 * file.lengths)?;
         let (width, start, max_direct) = (cursor.u16()?.into(), cursor.length()?, cursor.length()?);
         let bits = cursor.u16()?;
         cursor.skip(2)?;
@@ -63,7 +71,19 @@ impl Heap {
         }
         let length_size = width_of(max_direct).min(width_of(max_managed));
         let offset_size = usize::from(bits).div_ceil(8);
-        Ok(Heap { id_len, offset_size, length_size, width, start, max_direct, root, rows })
+        let mut huge = HashMap::new();
+        if let Some(tree) = large {
+            Tree::read(file, tree, &mut |kind, record| {
+                let mut cursor = Cursor::of(record, file);
+                let (address, len) = (cursor.address()?, cursor.length()?);
+                // Other kinds say the address in the id, or are compressed.
+                if let (HUGE, Some(address)) = (kind, address) {
+                    huge.insert(cursor.length()?, (address, len));
+                }
+                Ok(())
+            })?;
+        }
+        Ok(Heap { id_len, offset_size, length_size, width, start, max_direct, root, rows, huge })
     }
 
     fn object(&self, file: &File, id: &[u8]) -> Outcome<Vec<u8>> {
@@ -73,6 +93,12 @@ impl Heap {
             0 => {
                 let (offset, len) = (cursor.uint(self.offset_size)?, cursor.uint(self.length_size)?);
                 let address = self.locate(file, offset)?;
+                file.read(address, len)
+            }
+            1 => {
+                let number = cursor.uint(cursor.rest().len().min(8))?;
+                let found = self.huge.get(&number).copied();
+                let (address, len) = found.ok_or("has a link or an attribute that is too large to be read")?;
                 file.read(address, len)
             }
             2 => Ok(cursor.take(usize::from(head & 15) + 1)?.to_vec()),
