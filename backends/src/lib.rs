@@ -4,5 +4,4 @@ pub mod keras;
 pub mod plan;
 pub mod python;
 pub mod pytorch;
-pub mod transfer;
-pub mod weights;
+mod resample;

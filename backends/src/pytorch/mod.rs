@@ -4,7 +4,6 @@ mod build;
 mod functional;
 mod functions;
 mod layers;
-mod resample;
 mod shapes;
 mod source;
 mod spatial;

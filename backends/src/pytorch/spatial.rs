@@ -97,7 +97,7 @@ fn by_matrices(b: &mut Builder<'_>, op: &Resize, sizes: &[usize], mut x: Expr) -
         if from == to {
             continue;
         }
-        let weights = super::resample::matrix(op, from, to).map_err(|message| b.problem(message))?;
+        let weights = crate::resample::matrix(op, from, to).map_err(|message| b.problem(message))?;
         let tensor = Tensor::from_f32(&[to, from], &weights);
         let last = i + 1 == spatial;
         x = if last {

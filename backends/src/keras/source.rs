@@ -1,0 +1,225 @@
+//! The text around the calls: docstring, imports, functions, `load`; printed by `templates/keras.py.tera`.
+
+use modelport_ir::{Error, Graph, Layout, Port, Result};
+
+use super::Options;
+use super::build::PARAMETER;
+use super::functional::{Function, Statement};
+use super::trace::input_name;
+use super::version2;
+use crate::python::{Expr, Lit, comment, signature, statement};
+
+const TEMPLATE: &str = include_str!("../../../templates/keras.py.tera");
+/// More scopes than this are not listed in a function's docstring.
+const LISTED: usize = 8;
+
+/// The function that gives a tensor of weights which belongs to no layer.
+const PARAMETER_CODE: &str = r#"def parameter(x, shape, trainable=True, name=None):
+    """Weights that belong to no layer, [*shape]: Keras keeps weights in layers only, here as what one is multiplied by."""
+    one = ops.ones_like(ops.reshape(x, (-1, 1))[:1, :], dtype="float32")
+    weights = layers.Dense(math.prod(shape), use_bias=False, trainable=trainable, name=name)(one)
+    return ops.reshape(weights, shape)"#;
+
+/// The Python file.
+///
+/// # Errors
+/// When the template is broken, which is a mistake in modelport.
+pub fn render(graph: &Graph, functions: &[Function], options: &Options) -> Result<String> {
+    let version = options.version;
+    let count = functions.len();
+    let mut texts: Vec<Vec<String>> = functions
+        .iter()
+        .enumerate()
+        .map(|(i, function)| if i + 1 == count { build(graph, function, version) } else { text(function, version) })
+        .collect();
+    let uses = |texts: &[Vec<String>], word: &str| texts.iter().flatten().any(|line| line.contains(word));
+    let has_parameters = uses(&texts, &format!("{PARAMETER}("));
+    if has_parameters {
+        let code = if version == 2 { version2::text(PARAMETER_CODE) } else { PARAMETER_CODE.to_owned() };
+        texts.insert(0, code.lines().map(str::to_owned).collect());
+    }
+    let mut imports = Vec::new();
+    if has_parameters {
+        imports.extend(["import math", ""]);
+    }
+    let has_layers = uses(&texts, "layers.");
+    if version == 2 {
+        if uses(&texts, "tf.") {
+            imports.push("import tensorflow as tf");
+        }
+        imports.push("from tensorflow import keras");
+        if has_layers {
+            imports.push("from tensorflow.keras import layers");
+        }
+    } else {
+        imports.push("import keras");
+        match (has_layers, uses(&texts, "ops.")) {
+            (true, true) => imports.push("from keras import layers, ops"),
+            (true, false) => imports.push("from keras import layers"),
+            (false, true) => imports.push("from keras import ops"),
+            (false, false) => {}
+        }
+    }
+    let mut context = tera::Context::new();
+    context.insert("doc", &docstring(graph, functions, options));
+    context.insert("imports", &imports);
+    context.insert("functions", &texts);
+    context.insert("weights", &Lit::Str(options.weights_file.clone()).to_string());
+    context.insert("kit_model", &options.kit_model);
+    context.insert("version", &version);
+    let mut tera = tera::Tera::default();
+    tera.autoescape_on(Vec::new());
+    let text = tera.add_raw_template("keras.py", TEMPLATE).and_then(|()| tera.render("keras.py", &context));
+    text.map_err(|error| {
+        use std::error::Error as _;
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        Error::new(format!("the Keras template can't be rendered: {error}{cause}"))
+    })
+}
+
+fn docstring(graph: &Graph, functions: &[Function], options: &Options) -> Vec<String> {
+    let root = functions.last();
+    let title = root.map_or("network", |function| function.name.as_str());
+    let source = match graph.source.split_once(": ") {
+        Some((framework, file)) => format!("{framework} ({file})"),
+        None if graph.source.is_empty() => "a graph".to_owned(),
+        None => graph.source.clone(),
+    };
+    let mut lines = vec![format!("{title}, converted from {source}."), String::new()];
+    let inputs = graph.inputs.iter().enumerate().map(|(i, port)| {
+        let name = root.and_then(|root| root.inputs.get(i)).map_or("x", String::as_str);
+        ("Input", input_name(name).to_owned(), port)
+    });
+    let last = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
+    let outputs = graph.outputs.iter().map(|port| ("Output", last(&port.name), port));
+    let rows: Vec<(&str, String, String, String)> = inputs
+        .chain(outputs)
+        .map(|(kind, name, port)| {
+            let info = graph.info(port.value);
+            let source = format!("source: {}{}", port.name, layout_words(graph, port));
+            (kind, name, format!("{} {}", info.dtype, info.shape), source)
+        })
+        .collect();
+    let name_width = rows.iter().map(|row| row.1.len()).max().unwrap_or(0);
+    let type_width = rows.iter().map(|row| row.2.len()).max().unwrap_or(0);
+    for (kind, name, dtype, source) in &rows {
+        lines.push(format!("{kind:<8} {name:<name_width$}  {dtype:<type_width$}  {source}").trim_end().to_owned());
+    }
+    lines.push(String::new());
+    lines.push(format!("    model = load({})", Lit::Str(options.weights_file.clone())));
+    let names: Vec<String> = rows.iter().filter(|row| row.0 == "Input").map(|row| row.1.clone()).collect();
+    let results: Vec<String> = (1..=graph.outputs.len()).map(|i| format!("y{i}")).collect();
+    let results = if results.len() == 1 { "y".to_owned() } else { results.join(", ") };
+    let call = if names.len() == 1 { names.join("") } else { format!("[{}]", names.join(", ")) };
+    lines.push(format!("    {results} = model({call})  # training=True for batches to train on"));
+    lines.into_iter().map(|line| line.replace('\\', "\\\\").replace("\"\"\"", "'''")).collect()
+}
+
+/// Which layout the source had, where it differs.
+fn layout_words(graph: &Graph, port: &Port) -> String {
+    let rank = graph.shape(port.value).rank();
+    let Some(perm) = &port.permutation else { return String::new() };
+    if *perm == Layout::ChannelsFirst.permutation_to(Layout::ChannelsLast, rank) {
+        return match rank {
+            4 => ", NCHW".to_owned(),
+            5 => ", NCDHW".to_owned(),
+            _ => ", channels first".to_owned(),
+        };
+    }
+    format!(", transposed by {perm:?}")
+}
+
+fn body(function: &Function, version: u8) -> Vec<String> {
+    let said = |expr: &Expr| if version == 2 { version2::expression(expr) } else { expr.clone() };
+    let mut lines = Vec::new();
+    for item in &function.statements {
+        match item {
+            Statement::Assign(targets, expr) => {
+                lines.extend(statement(4, &format!("{} = ", targets.join(", ")), &said(expr)));
+            }
+            Statement::Loop { start, end, target, call } => {
+                let range = if *start == 0 { end.to_string() } else { format!("{start}, {end}") };
+                lines.push(format!("    for i in range({range}):"));
+                lines.extend(statement(8, &format!("{target} = "), &said(call)));
+            }
+        }
+    }
+    lines
+}
+
+/// A function that builds a block.
+fn text(function: &Function, version: u8) -> Vec<String> {
+    let args = function.args.iter().map(|(name, default)| match default {
+        Some(default) => format!("{name}={default}"),
+        None => name.clone(),
+    });
+    let mut args: Vec<String> = function.inputs.iter().cloned().chain(args).collect();
+    let mut lines = Vec::new();
+    // Behind a default only a keyword can have none.
+    if function.args.iter().any(|(_, default)| default.is_some()) {
+        args.push("*".to_owned());
+    }
+    args.push("name".to_owned());
+    lines.extend(signature(0, &function.name, &args, ""));
+    if !function.scopes.is_empty() && function.scopes.len() <= LISTED {
+        lines.extend(comment("    ", &format!("\"\"\"{}.\"\"\"", function.scopes.join(", ").replace('\\', "\\\\"))));
+    }
+    lines.extend(body(function, version));
+    let said = |expr: &Expr| if version == 2 { version2::expression(expr) } else { expr.clone() };
+    match function.result.as_slice() {
+        [one] => lines.extend(statement(4, "return ", &said(one))),
+        many => {
+            let items: Vec<String> = many.iter().map(|expr| said(expr).to_string()).collect();
+            lines.push(format!("    return {}", items.join(", ")));
+        }
+    }
+    lines
+}
+
+/// The function that builds the network.
+fn build(graph: &Graph, function: &Function, version: u8) -> Vec<String> {
+    let mut lines = vec!["def build() -> keras.Model:".to_owned()];
+    lines.push("    \"\"\"The network, with new weights.\"\"\"".to_owned());
+    let inputs: Vec<String> = graph
+        .inputs
+        .iter()
+        .zip(&function.inputs)
+        .map(|(port, name)| {
+            let info = graph.info(port.value);
+            let size = |dim: &modelport_ir::Dim| dim.known().map_or(Lit::None, Lit::size);
+            let sizes: Vec<Lit> = info.shape.iter().map(size).collect();
+            let shape = match sizes.split_first() {
+                Some((Lit::None, rest)) => Lit::Tuple(rest.to_vec()).to_string(),
+                _ => format!("batch_shape={}", Lit::Tuple(sizes)),
+            };
+            let dtype = match info.dtype {
+                modelport_ir::DType::Float32 => String::new(),
+                other => format!(", dtype=\"{other}\""),
+            };
+            format!("keras.Input({shape}{dtype}, name=\"{}\")", input_name(name))
+        })
+        .collect();
+    match (function.inputs.as_slice(), inputs.as_slice()) {
+        ([name], [input]) => lines.push(format!("    inputs = {name} = {input}")),
+        (names, inputs) => {
+            lines.push("    inputs = [".to_owned());
+            lines.extend(inputs.iter().map(|input| format!("        {input},")));
+            lines.push("    ]".to_owned());
+            lines.push(format!("    {} = inputs", names.join(", ")));
+        }
+    }
+    lines.extend(body(function, version));
+    let said = |expr: &Expr| if version == 2 { version2::expression(expr) } else { expr.clone() };
+    let outputs = match function.result.as_slice() {
+        [one] => said(one),
+        many => Expr::List(many.iter().map(said).collect()),
+    };
+    use crate::python::Arg;
+    let name = Expr::slot("name", Lit::Str(function.name.clone()));
+    let model = Expr::call(
+        "keras.Model",
+        vec![Arg::new(Expr::name("inputs")), Arg::new(outputs), Arg::keyword("name", name, None)],
+    );
+    lines.extend(statement(4, "return ", &model));
+    lines
+}
