@@ -5,3 +5,5 @@ pub mod plan;
 pub mod python;
 pub mod pytorch;
 mod resample;
+pub mod transfer;
+pub mod weights;

@@ -9,6 +9,7 @@ use modelport_frontends::{Framework, Source};
 use modelport_ir::layout::Ports;
 
 use crate::Program;
+use crate::target::Target;
 
 const ABOUT: &str = "Translates trained neural networks between frameworks, into code that a person would have written";
 
@@ -39,6 +40,9 @@ Examples:
     modelport convert -sf tensorflow -in frozen.pb --inNodeName input --inputShape 224,224,3 \\
         --dstNodeName logits -df pytorch -om net.safetensors
 
+  As a Keras model; writes net.py and net.keras:
+    modelport convert -in net.meta -iw net.ckpt -df keras -om net.keras
+
   Keeping the source's channels-last inputs and outputs, with a map of the weights' names:
     modelport convert -in net.meta -iw net.ckpt -om net.pth --layout source --name-map names.json
 
@@ -66,6 +70,9 @@ const TO_MODEL_EXAMPLES: &str = "\
 Examples:
   Weights into a state dict, for torch.load(path, weights_only=True):
     modelport to-model -f pytorch -in net.py -iw net.npy -o net.pth
+
+  The code and weights of a Keras network as one file, for keras.models.load_model:
+    modelport to-model -f keras -in net.py -iw net.weights.h5 -o net.keras
 
   A whole network, for torch.load(path, weights_only=False) where net.py can be imported; the
   code must have been written with --whole-module as well:
@@ -128,7 +135,8 @@ fn commands() -> Vec<Command> {
             )
             .arg(output("outputModel").help(
                 "The result: NAME.pth, .pt, .safetensors or .npy for the weights, with the code in NAME.py beside; \
-                 without an extension NAME.py and NAME.pth [also -om]",
+                 for keras also NAME.keras or .h5 (whole models) and .weights.h5; without an extension NAME.py and \
+                 NAME.pth or NAME.keras [also -om]",
             ))
             .args(style())
             .args([phase(), dump_tag()])
@@ -162,11 +170,10 @@ fn commands() -> Vec<Command> {
             )
             .arg(weights().help("Its weights, .npy [default: the .npy beside the graph; also -iw, --IRWeightPath]"))
             .arg(output("output").help("The code to write, NAME.py [also -d, --dstModelPath]"))
-            .arg(
-                path("weights-output", "dstWeightPath")
-                    .visible_alias("output-weights")
-                    .help("The weights to write, .npy, .pth, .pt or .safetensors [default: NAME.npy; also -ow, -dw]"),
-            )
+            .arg(path("weights-output", "dstWeightPath").visible_alias("output-weights").help(
+                "The weights to write, .npy, .pth, .pt or .safetensors [default: NAME.npy]; for keras \
+                         .weights.h5, .keras or .h5 as well [default: NAME.weights.h5; also -ow, -dw]",
+            ))
             .args(style())
             .arg(phase()),
         step("to-model", "Step 3: write a model file from the weights of generated code", TO_MODEL_EXAMPLES)
@@ -179,9 +186,14 @@ fn commands() -> Vec<Command> {
             )
             .arg(network().help("The code that to-code has written, NAME.py [also -in, --inputNetwork]"))
             .arg(
-                weights().required(true).help("Its weights, .npy, .pth, .pt or .safetensors [also -iw, --inputWeight]"),
+                weights().required(true).help(
+                    "Its weights, .npy, .pth, .pt or .safetensors; for keras .weights.h5 [also -iw, --inputWeight]",
+                ),
             )
-            .arg(output("output").help("The model to write, .pth, .pt, .safetensors or .npy [also -om]"))
+            .arg(
+                output("output")
+                    .help("The model to write, .pth, .pt, .safetensors or .npy; for keras .keras or .h5 [also -om]"),
+            )
             .arg(whole_module())
             .arg(dump_tag()),
         crate::transfer::command(),
@@ -215,10 +227,10 @@ fn commands() -> Vec<Command> {
 }
 
 const SOURCES: &[(&str, &[&str])] = &[("tensorflow", &["tf"]), ("pytorch", &["torch"])];
-const TARGETS: &[(&str, &[&str])] = &[("pytorch", &["torch"])];
+const TARGETS: &[(&str, &[&str])] = &[("pytorch", &["torch"]), ("keras", &["tf.keras"])];
 const SOURCE_HELP: &str =
     "The framework that the network is from: tensorflow (tf) or pytorch [default: what the files are; also -sf]";
-const TARGET_HELP: &str = "The framework to write code for: pytorch [also -df]";
+const TARGET_HELP: &str = "The framework to write code for: pytorch or keras [also -df]";
 
 pub fn path(id: &'static str, long: &'static str) -> Arg {
     Arg::new(id).long(long).value_name("FILE").value_parser(value_parser!(PathBuf))
@@ -311,12 +323,18 @@ fn style() -> Vec<Arg> {
             .default_value("target")
             .value_parser(["target", "source"])
             .help(
-                "Layout of the network's inputs and outputs: the target framework's (channels first for PyTorch), or \
-                 the source's, with a permute at the border",
+                "Layout of the network's inputs and outputs: the target framework's (channels first for PyTorch, last \
+                 for Keras), or the source's, with a permute at the border",
             ),
         path("name-map", "name-map")
             .help("Also write a JSON file that tells, for every weight, its name in the source"),
         whole_module(),
+        Arg::new("keras-version")
+            .long("keras-version")
+            .value_name("VERSION")
+            .default_value("3")
+            .value_parser(["2", "3"])
+            .help("The Keras that the code is for: 3, with any backend, or 2, the tf.keras of TensorFlow 2.12 to 2.15"),
     ]
 }
 
@@ -375,6 +393,8 @@ fn shape(text: &str) -> Result<InputShape, String> {
 pub struct Conversion {
     /// Where the network is; for later steps, what the step before has written.
     pub source: Source,
+    /// The framework to write for.
+    pub target: Target,
     /// The file that was asked for.
     pub output: PathBuf,
     /// The file for the weights, where it is another.
@@ -396,6 +416,12 @@ impl Conversion {
         let word = |id: &str| matches.try_get_one::<String>(id).ok().flatten().map(String::as_str);
         Conversion {
             source: Source { training: word("phase") == Some("train"), ..source_of(matches) },
+            target: match word("target-framework") {
+                Some(name) if name.to_ascii_lowercase().contains("keras") => {
+                    Target::Keras { version: if word("keras-version") == Some("2") { 2 } else { 3 } }
+                }
+                _ => Target::PyTorch,
+            },
             output: file("output").unwrap_or_default(),
             weights_output: file("weights-output"),
             ports: if word("layout") == Some("source") { Ports::Source } else { Ports::Target },

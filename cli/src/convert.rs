@@ -4,26 +4,26 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use modelport_backends::plan::Param;
-use modelport_backends::pytorch::{self, Generated};
 use modelport_backends::weights::{self, Format};
 use modelport_frontends::{self as frontends, Source};
 use modelport_ir::atomic::AtomicFile;
-use modelport_ir::{Error, Graph, Layout, Problem, Result, codec, layout, validate};
+use modelport_ir::{Error, Graph, Problem, Result, codec, layout, validate};
 use serde_json::Value;
 
 use crate::args::Conversion;
 use crate::output;
 use crate::report::{Network, Report};
+use crate::target::{self, Generated, Kind, Target};
 use crate::ui::Ui;
 
 /// `convert`: a framework's files become code and weights.
 pub fn convert(conversion: &Conversion, ui: &mut Ui) -> Result<()> {
-    let (code, weights) = output::code_and_weights(&conversion.output)?;
-    let target = Target::begin(conversion, code, weights)?;
+    let (code, weights) = output::code_and_weights(&conversion.output, conversion.target)?;
+    let begun = Files::begin(conversion, code, weights)?;
     let framework = frontends::framework(&conversion.source).name();
     let graph = read(&conversion.source, ui)?;
     let report = Report { command: "convert", framework, sources: files(&conversion.source), ..Report::default() };
-    target.write(conversion, graph, report, ui)
+    begun.write(conversion, graph, report, ui)
 }
 
 /// `to-ir`: a framework's files become files of the neutral graph.
@@ -56,9 +56,9 @@ pub fn to_ir(conversion: &Conversion, ui: &mut Ui) -> Result<()> {
 /// `to-code`: files of the neutral graph become code and weights.
 pub fn to_code(conversion: &Conversion, ui: &mut Ui) -> Result<()> {
     let code = output::code(&conversion.output);
-    let weights = conversion.weights_output.clone().unwrap_or_else(|| code.with_extension("npy"));
-    Format::of(&weights)?;
-    let target = Target::begin(conversion, code, weights)?;
+    let weights =
+        conversion.weights_output.clone().unwrap_or_else(|| code.with_extension(conversion.target.weights_extension()));
+    let begun = Files::begin(conversion, code, weights)?;
     let Source { network, weights, .. } = &conversion.source;
     let network = network.as_deref().unwrap_or(Path::new(""));
     let graph = ui.stage("read", None, |_| {
@@ -68,27 +68,31 @@ pub fn to_code(conversion: &Conversion, ui: &mut Ui) -> Result<()> {
     })?;
     let report =
         Report { command: "to-code", framework: "ir", sources: files(&conversion.source), ..Report::default() };
-    target.write(conversion, graph, report, ui)
+    begun.write(conversion, graph, report, ui)
 }
 
 /// `to-model`: the weights of generated code become a model file.
 pub fn to_model(conversion: &Conversion, ui: &mut Ui) -> Result<()> {
     let Conversion { source, output, .. } = conversion;
-    let format = Format::of(output)?;
+    let kind = conversion.target.kind(output)?;
     let module = match (conversion.whole_module, &source.network) {
         (false, _) => None,
         (true, Some(code)) => Some(restorable(code)?),
         (true, None) => return Err(Error::new("--whole-module needs the code as well: -in NAME.py")),
     };
     let [mut file] = output::begin([output.as_path()])?;
-    let params = ui.stage("read", None, |_| read_weights(source.weights.as_deref().unwrap_or(Path::new(""))))?;
-    write_weights(&mut file, format, &params, module.as_deref(), ui)?;
+    let weights = source.weights.as_deref().unwrap_or(Path::new(""));
+    let generated = ui.stage("read", None, |_| match conversion.target {
+        Target::PyTorch => read_weights(weights),
+        Target::Keras { .. } => target::read_keras(source.network.as_deref(), weights),
+    })?;
+    write_weights(&mut file, kind, &generated, module.as_deref(), ui)?;
     file.commit()?;
     let report = Report {
         command: "to-model",
-        framework: "pytorch",
+        framework: conversion.target.name(),
         sources: files(source),
-        parameters: parameters(&params),
+        parameters: parameters(&generated.params),
         files: vec![output.clone()],
         load: source.network.clone().map(|code| (code, output.clone())),
         whole_module: module.is_some(),
@@ -113,9 +117,10 @@ fn read(source: &Source, ui: &Ui) -> Result<Graph> {
     ui.stage("read", None, |_| frontends::read(source))
 }
 
-fn read_weights(path: &Path) -> Result<Vec<Param>> {
+fn read_weights(path: &Path) -> Result<Generated> {
     let named = frontends::pytorch::read_weights(path)?;
-    Ok(named.into_iter().map(|(key, tensor)| Param { key, tensor, source: String::new() }).collect())
+    let params = named.into_iter().map(|(key, tensor)| Param { key, tensor, source: String::new() });
+    Ok(Generated { params: params.collect(), ..Generated::default() })
 }
 
 fn files(source: &Source) -> Vec<PathBuf> {
@@ -123,30 +128,30 @@ fn files(source: &Source) -> Vec<PathBuf> {
 }
 
 /// The files that a conversion writes, begun before any work is done.
-struct Target {
+struct Files {
     code: AtomicFile,
     weights: AtomicFile,
     name_map: Option<AtomicFile>,
-    format: Format,
+    kind: Kind,
     module: Option<String>,
 }
 
-impl Target {
-    fn begin(conversion: &Conversion, code: PathBuf, weights: PathBuf) -> Result<Target> {
-        let format = Format::of(&weights)?;
+impl Files {
+    fn begin(conversion: &Conversion, code: PathBuf, weights: PathBuf) -> Result<Files> {
+        let kind = conversion.target.kind(&weights)?;
         let module = match conversion.whole_module {
             true => Some(output::module(&code)?),
             false => None,
         };
         // The code of a whole module may go with weights of any kind until `to-model`.
-        let module_here = module.filter(|_| format == Format::Torch);
+        let module_here = module.filter(|_| kind == Kind::Weights(Format::Torch));
         if conversion.whole_module && module_here.is_none() && conversion.weights_output.is_none() {
             let problem = Problem::new("only .pth and .pt files hold a whole module").file(&weights);
             return Err(problem.hint("give -om a name that ends in .pth, or leave out --whole-module").into());
         }
         let [code, weights] = output::begin([&code, &weights])?;
         let name_map = conversion.name_map.as_deref().map(AtomicFile::create).transpose()?;
-        Ok(Target { code, weights, name_map, format, module: module_here })
+        Ok(Files { code, weights, name_map, kind, module: module_here })
     }
 
     /// Brings the graph into the target's layout, writes everything, and tells what was done.
@@ -155,22 +160,22 @@ impl Target {
         let source = report.sources.first().cloned().unwrap_or_default();
         let from_source = |error: Error| error.in_file(&source);
         ui.stage("layout", None, |_| {
-            layout::convert(&mut graph, Layout::ChannelsFirst, conversion.ports)?;
+            layout::convert(&mut graph, conversion.target.layout(), conversion.ports)?;
             validate::validate(&graph)
         })
         .map_err(from_source)?;
-        let options = pytorch::Options {
+        let options = target::Options {
             kit_model: conversion.kit_model,
             restore: conversion.whole_module,
             weights_file: weights.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         };
-        let Generated { code: text, params } =
-            ui.stage("plan", None, |_| pytorch::generate(&graph, &options)).map_err(from_source)?;
+        let generated = ui.stage("plan", None, |_| conversion.target.generate(&graph, options)).map_err(from_source)?;
+        let Generated { code: text, params, .. } = &generated;
 
-        write_weights(&mut self.weights, self.format, &params, self.module.as_deref(), ui)?;
+        write_weights(&mut self.weights, self.kind, &generated, self.module.as_deref(), ui)?;
         put(&mut self.code, text.as_bytes())?;
         if let Some(file) = &mut self.name_map {
-            put(file, format!("{:#}\n", name_map(&params)).as_bytes())?;
+            put(file, format!("{:#}\n", name_map(params)).as_bytes())?;
         }
         let mut files = vec![code.clone(), weights.clone()];
         self.weights.commit()?;
@@ -181,7 +186,7 @@ impl Target {
         self.code.commit()?;
 
         let report = Report {
-            parameters: parameters(&params),
+            parameters: parameters(params),
             network: Some(Network::of(&graph)),
             files,
             code_lines: Some(text.lines().count()),
@@ -199,10 +204,16 @@ fn put(file: &mut AtomicFile, bytes: &[u8]) -> Result<()> {
     file.write_all(bytes).map_err(|error| Problem::new(format!("can't be written: {error}")).file(path).into())
 }
 
-fn write_weights(file: &mut AtomicFile, format: Format, params: &[Param], module: Option<&str>, ui: &Ui) -> Result<()> {
-    let total = params.iter().map(|param| param.tensor.byte_len() as u64).sum();
+fn write_weights(
+    file: &mut AtomicFile,
+    kind: Kind,
+    generated: &Generated,
+    module: Option<&str>,
+    ui: &Ui,
+) -> Result<()> {
+    let total = generated.params.iter().map(|param| param.tensor.byte_len() as u64).sum();
     ui.stage("weights", Some(total), |progress| {
-        weights::write_to(file, format, params, weights::Options { module, progress: Some(progress) })
+        target::write(file, kind, generated, weights::Options { module, progress: Some(progress) })
     })
 }
 

@@ -7,6 +7,7 @@ mod inspect;
 mod ops;
 mod output;
 mod report;
+mod target;
 mod transfer;
 mod ui;
 

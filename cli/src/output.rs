@@ -2,22 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
-use modelport_backends::weights::Format;
 use modelport_ir::atomic::AtomicFile;
 use modelport_ir::{Error, Problem, Result};
 
-/// The code and the weights that `-om` asks for: `NAME.EXTENSION` says the format of the weights, the code is
-/// `NAME.py`; without an extension, or with `.py`, the weights are `NAME.pth`.
+use crate::target::{Target, stem};
+
+/// The code and the weights that `-om` asks for: `NAME.EXTENSION` says the kind of the weights' file, the code is
+/// `NAME.py`; without an extension, or with `.py`, the weights are `NAME.pth` or what the target has.
 ///
 /// # Errors
-/// When the extension is of no format that is known.
-pub fn code_and_weights(output: &Path) -> Result<(PathBuf, PathBuf)> {
+/// When the extension is of no kind that the target has.
+pub fn code_and_weights(output: &Path, target: Target) -> Result<(PathBuf, PathBuf)> {
     let extension = output.extension().unwrap_or_default();
     if extension.is_empty() || extension == "py" {
-        return Ok((output.with_extension("py"), output.with_extension("pth")));
+        return Ok((output.with_extension("py"), output.with_extension(target.model_extension())));
     }
-    Format::of(output)?;
-    Ok((output.with_extension("py"), output.to_owned()))
+    target.kind(output)?;
+    Ok((stem(output).with_extension("py"), output.to_owned()))
 }
 
 /// The code that `to-code -o` asks for.
@@ -81,13 +82,20 @@ mod tests {
     #[test]
     fn names_of_files() {
         let pair = |name: &str| {
-            code_and_weights(Path::new(name)).map(|(code, weights)| format!("{} {}", code.display(), weights.display()))
+            code_and_weights(Path::new(name), Target::PyTorch)
+                .map(|(code, weights)| format!("{} {}", code.display(), weights.display()))
         };
         assert_eq!(pair("a/net.pth").unwrap(), "a/net.py a/net.pth");
         assert_eq!(pair("net.npy").unwrap(), "net.py net.npy");
         assert_eq!(pair("net").unwrap(), "net.py net.pth");
         assert_eq!(pair("net.py").unwrap(), "net.py net.pth");
         assert!(pair("net.h5").unwrap_err().to_string().contains("weights can't be .h5"));
+        let keras = Target::Keras { version: 3 };
+        let pair = |name: &str| code_and_weights(Path::new(name), keras).map(|pair| pair.1.display().to_string());
+        assert_eq!(pair("net").unwrap(), "net.keras");
+        let files = code_and_weights(Path::new("a/net.weights.h5"), keras).unwrap();
+        assert_eq!(files, (PathBuf::from("a/net.py"), PathBuf::from("a/net.weights.h5")));
+        assert!(pair("net.pth").unwrap_err().to_string().contains("a Keras network can't be .pth"));
         assert_eq!(code(Path::new("net.v2")), Path::new("net.v2.py"));
         assert_eq!(base(Path::new("net.json")), Path::new("net"));
         assert_eq!(base(Path::new("net.v2")), Path::new("net.v2"));

@@ -52,6 +52,7 @@ impl<'a> Builder<'a> {
             operands: self.operands,
             results: self.results,
             modules,
+            functional: None,
         }
     }
 

@@ -11,6 +11,7 @@ mod layers;
 pub mod model;
 mod operations;
 mod pooling;
+pub mod read;
 mod shapes;
 mod source;
 mod trace;
