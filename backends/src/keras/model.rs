@@ -94,7 +94,8 @@ impl Argument {
             Argument::Tensor(tensor) => json!({
                 "class_name": "__keras_tensor__",
                 "config": {
-                    "shape": tensor.shape.as_ref().map(batch_shape),
+                    // Keras wants a shape here, and takes the one of the tensor that is made again.
+                    "shape": tensor.shape.as_ref().map_or_else(|| json!([]), batch_shape),
                     "dtype": tensor.dtype.name(),
                     "keras_history": tensor.history(model),
                 },

@@ -38,7 +38,7 @@ impl Derived {
 /// Literals whose natural value makes a good default.
 fn natural_default(role: &str) -> Option<Lit> {
     match role {
-        "stride" | "dilation" | "groups" => Some(Lit::Int(1)),
+        "stride" | "strides" | "dilation" | "groups" => Some(Lit::Int(1)),
         "padding" | "output_padding" => Some(Lit::Int(0)),
         "bias" => Some(Lit::Bool(true)),
         _ => None,
@@ -76,7 +76,7 @@ pub fn arguments(slots: &[Vec<Slot>], block: &Block) -> Arguments {
 }
 
 fn is_channels(role: &str) -> bool {
-    role.contains("channels") || role.contains("features")
+    ["channels", "features", "filters", "units"].iter().any(|word| role.contains(word))
 }
 
 /// A telling name for an argument that is used first at a slot.
