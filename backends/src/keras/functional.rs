@@ -64,13 +64,18 @@ pub enum Statement {
     },
 }
 
-/// The functions of a program, in its order of classes.
-pub fn functions(program: &Program) -> Vec<Function> {
+/// The functions of a program, in its order of classes. Names are joined by `joint`.
+pub fn functions(program: &Program, joint: &'static str) -> Vec<Function> {
     let mut namer = Namer::avoiding(["build", "load", PARAMETER, "ops", "math", "tf", "name", "x", "model"]);
     let names: HashMap<String, String> =
         program.classes.iter().map(|class| (class.name.clone(), namer.take(&function_name(&class.name)))).collect();
     let count = program.classes.len();
-    program.classes.iter().enumerate().map(|(i, class)| Flat::new(class, &names, i + 1 == count).function()).collect()
+    program
+        .classes
+        .iter()
+        .enumerate()
+        .map(|(i, class)| Flat::new(class, &names, joint, i + 1 == count).function())
+        .collect()
 }
 
 fn function_name(class: &str) -> String {
@@ -81,6 +86,7 @@ fn function_name(class: &str) -> String {
 struct Flat<'a> {
     class: &'a Class,
     names: &'a HashMap<String, String>,
+    joint: &'static str,
     is_root: bool,
     members: HashMap<String, (MemberKind, &'a Expr)>,
     uses: HashMap<String, usize>,
@@ -94,7 +100,7 @@ struct Flat<'a> {
 }
 
 impl<'a> Flat<'a> {
-    fn new(class: &'a Class, names: &'a HashMap<String, String>, is_root: bool) -> Flat<'a> {
+    fn new(class: &'a Class, names: &'a HashMap<String, String>, joint: &'static str, is_root: bool) -> Flat<'a> {
         let members: HashMap<String, (MemberKind, &Expr)> =
             class.members.iter().map(|(kind, name, ctor)| (format!("self.{name}"), (*kind, ctor))).collect();
         let mut uses: HashMap<String, usize> = HashMap::new();
@@ -107,6 +113,7 @@ impl<'a> Flat<'a> {
         Flat {
             class,
             names,
+            joint,
             is_root,
             members,
             uses,
@@ -253,7 +260,7 @@ impl<'a> Flat<'a> {
                     let args: Vec<Expr> = args.iter().map(|arg| self.eval(&arg.value, env)).collect();
                     let own = name.trim_start_matches("self.").to_owned();
                     let ctor = ctor.clone();
-                    return self.apply(&ctor, &own, &own, args);
+                    return self.apply(&ctor, &own, &own, &own, args);
                 }
                 let hint = match function.as_ref() {
                     Expr::Name(name) => name.rsplit('.').next().unwrap_or("y").to_owned(),
@@ -293,7 +300,7 @@ impl<'a> Flat<'a> {
     }
 
     /// A call of something that the class keeps. `key` says where its weights are, `name` what it is called.
-    fn apply(&mut self, ctor: &Expr, key: &str, name: &str, args: Vec<Expr>) -> Expr {
+    fn apply(&mut self, ctor: &Expr, key: &str, name: &str, hint: &str, args: Vec<Expr>) -> Expr {
         let Expr::Call(function, made) = ctor else { return self.open(ctor, args) };
         let Expr::Name(callee) = function.as_ref() else { return self.open(ctor, args) };
         if callee == CHAIN {
@@ -301,12 +308,13 @@ impl<'a> Flat<'a> {
             for (index, item) in made.iter().enumerate() {
                 let key = format!("{key}.{index}");
                 let own = item.name.clone().unwrap_or_else(|| index.to_string());
-                let name = if name.is_empty() { own } else { format!("{name}.{own}") };
-                x = vec![self.apply(&item.value, &key, &name, x)];
+                let hint = own.clone();
+                let name = if name.is_empty() { own } else { format!("{name}{}{own}", self.joint) };
+                x = vec![self.apply(&item.value, &key, &name, &hint, x)];
             }
             return x.into_iter().next().unwrap_or(Expr::name("None"));
         }
-        let hint = name.rsplit('.').next().unwrap_or(name).to_owned();
+        let hint = hint.to_owned();
         let is_class = self.names.contains_key(callee);
         if !is_class && !callee.starts_with("layers.") {
             return self.open(ctor, args);
@@ -360,13 +368,12 @@ impl<'a> Flat<'a> {
         if !self.known.contains_key(&call) {
             self.parts.push(Part { key: key.to_owned(), name: name.to_owned(), class: None });
         }
-        let hint = name.rsplit('.').next().unwrap_or(name).to_owned();
-        self.step(call, &hint)
+        self.step(call, name)
     }
 
     /// A name below the function's own.
     fn own_name(&self, name: &str) -> Expr {
-        Expr::Name(if self.is_root { format!("\"{name}\"") } else { format!("f\"{{name}}.{name}\"") })
+        Expr::Name(if self.is_root { format!("\"{name}\"") } else { format!("f\"{{name}}{}{name}\"", self.joint) })
     }
 
     fn readers(&self, outputs: &[Value]) -> HashMap<Value, usize> {

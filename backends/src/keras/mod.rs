@@ -27,6 +27,9 @@ use model::Model;
 
 /// The planner's word for a chain.
 const CHAIN: &str = "chain";
+/// What joins the scopes in a layer's name. Keras forbids `/`, and with PyTorch as its backend the dot; the second where
+/// the first would give two layers one name.
+const JOINTS: [&str; 2] = ["_", "__"];
 
 /// What the generated file offers.
 #[derive(Clone, Debug)]
@@ -76,8 +79,13 @@ pub fn generate(graph: &Graph, options: &Options) -> Result<Generated> {
     }
     Error::collect(problems)?;
     let program = plan::plan(graph, leaves, &Dialect { sequential: CHAIN, functional: true })?;
-    let functions = functional::functions(&program);
-    let model = trace::model(graph, &program, &functions)?;
+    let mut joint = JOINTS[0];
+    let mut functions = functional::functions(&program, joint);
+    if trace::collide(&program, &functions, joint) {
+        joint = JOINTS[1];
+        functions = functional::functions(&program, joint);
+    }
+    let model = trace::model(graph, &program, &functions, joint)?;
     let code = source::render(graph, &functions, options)?;
     let params = model.params();
     Ok(Generated { code, params, model })

@@ -19,7 +19,7 @@ const DEPTH: usize = 64;
 ///
 /// # Errors
 /// When the functions use what has no form in a model's files.
-pub fn model(graph: &Graph, program: &Program, functions: &[Function]) -> Result<Model> {
+pub fn model(graph: &Graph, program: &Program, functions: &[Function], joint: &str) -> Result<Model> {
     let Some(root) = functions.last() else { return Err(Error::new("there is no network to build")) };
     let mut weights: HashMap<String, Vec<Param>> = HashMap::new();
     for param in &program.params {
@@ -28,7 +28,7 @@ pub fn model(graph: &Graph, program: &Program, functions: &[Function]) -> Result
     }
     let classes = program.classes.iter().map(|class| class.name.as_str()).zip(functions).collect();
     let mut keys = HashMap::new();
-    find_keys(&classes, root, "", "", &mut keys);
+    find_keys(&classes, root, joint, "", "", &mut keys);
     let mut tracer = Tracer { functions, keys, weights, model: Model::default(), names: HashSet::new(), depth: 0 };
     tracer.names.extend(tracer.keys.keys().cloned());
     let mut scope = HashMap::new();
@@ -61,19 +61,35 @@ pub fn input_name(name: &str) -> &str {
     if name == "x" { "input" } else { name }
 }
 
+/// Whether two layers would have one name.
+pub fn collide(program: &Program, functions: &[Function], joint: &str) -> bool {
+    let Some(root) = functions.last() else { return false };
+    let classes: HashMap<&str, &Function> =
+        program.classes.iter().map(|class| class.name.as_str()).zip(functions).collect();
+    let mut keys = HashMap::new();
+    find_keys(&classes, root, joint, "", "", &mut keys);
+    let distinct: HashSet<&String> = keys.values().collect();
+    let layers = program.params.iter().filter_map(|param| param.key.rsplit_once('.'));
+    layers.map(|(layer, _)| layer.to_owned()).any(|layer| !distinct.contains(&layer))
+}
+
 /// For every name of a layer its key in the plan.
 fn find_keys(
     classes: &HashMap<&str, &Function>,
     function: &Function,
+    joint: &str,
     key: &str,
     name: &str,
     keys: &mut HashMap<String, String>,
 ) {
-    let below = |outer: &str, inner: &str| if outer.is_empty() { inner.to_owned() } else { format!("{outer}.{inner}") };
+    let below = |outer: &str, joint: &str, inner: &str| match outer {
+        "" => inner.to_owned(),
+        outer => format!("{outer}{joint}{inner}"),
+    };
     for part in &function.parts {
-        let (key, name) = (below(key, &part.key), below(name, &part.name));
+        let (key, name) = (below(key, ".", &part.key), below(name, joint, &part.name));
         match part.class.as_ref().and_then(|class| classes.get(class.as_str())) {
-            Some(function) => find_keys(classes, function, &key, &name, keys),
+            Some(function) => find_keys(classes, function, joint, &key, &name, keys),
             None => {
                 keys.insert(name, key);
             }
