@@ -11,6 +11,21 @@ use crate::plan::forward::{self, Step};
 use crate::plan::{Class, MemberKind, Program};
 use crate::python::{Arg, Expr, Lit, Namer, snake_case};
 
+/// What functions can't be called.
+const RESERVED: &[&str] = &[
+    "build",
+    "load",
+    PARAMETER,
+    "average_pool1d",
+    "average_pool2d",
+    "average_pool3d",
+    "ops",
+    "math",
+    "tf",
+    "name",
+    "x",
+    "model",
+];
 /// Fewest equal calls that are worth a loop.
 const RUN: usize = 3;
 /// In the place of a function's name: `for i in range(a, b): x = call`.
@@ -66,7 +81,7 @@ pub enum Statement {
 
 /// The functions of a program, in its order of classes. Names are joined by `joint`.
 pub fn functions(program: &Program, joint: &'static str) -> Vec<Function> {
-    let mut namer = Namer::avoiding(["build", "load", PARAMETER, "ops", "math", "tf", "name", "x", "model"]);
+    let mut namer = Namer::avoiding(RESERVED.iter().copied());
     let names: HashMap<String, String> =
         program.classes.iter().map(|class| (class.name.clone(), namer.take(&function_name(&class.name)))).collect();
     let count = program.classes.len();
@@ -289,7 +304,7 @@ impl<'a> Flat<'a> {
             }
             Some(match e {
                 // A layer that is made for one call belongs to that call.
-                Expr::Call(function, args) if is_layer(function) => {
+                Expr::Call(function, args) if is_layer(e) => {
                     let args = args.iter().map(|arg| Arg { value: self.eval(&arg.value, env), ..arg.clone() });
                     Expr::Call(function.clone(), args.collect())
                 }

@@ -3,12 +3,15 @@
 use modelport_ir::op::{AdaptivePool, Op, Pool, PoolKind};
 use modelport_ir::{Graph, Tensor, Value};
 
-use super::build::{Builder, Built, call_layer};
+use super::build::{Builder, Built, call_layer, pad_lit};
 use super::layers::{check_layout, is_same, zero_padding};
 use crate::python::{Arg, Expr, Lit};
 
 /// The lowest float32: loses every maximum, and unlike infinity it has a place in JSON.
 const LOWEST: f32 = f32::MIN;
+
+/// The function of generated code for averages that leave out padding, less its rank: `average_pool2d`.
+pub const AVERAGE_POOL: &str = "average_pool";
 
 /// `layers.MaxPooling2D` and `layers.AveragePooling2D`, with padding in front where it is not `same`.
 pub fn pool(b: &mut Builder<'_>, op: &Pool) -> Built {
@@ -55,8 +58,15 @@ pub fn pool(b: &mut Builder<'_>, op: &Pool) -> Built {
             let source = b.input(0)?;
             Ok(layer(false, lowest_padding(b.graph, source, &pads.0, x)))
         }
-        PoolKind::Avg if same && !op.count_include_pad => Ok(layer(true, x)),
-        PoolKind::Avg if op.count_include_pad && !op.ceil_mode => Ok(layer(false, zero_padding(&pads.0, x))),
+        PoolKind::Avg if !op.count_include_pad => {
+            // With `same` not all backends leave out the padding.
+            let pad = Expr::slot("padding", pad_lit(&pads.0));
+            let size = Arg::or("pool_size", Expr::slot("pool_size", Lit::sizes(&op.kernel)), Lit::None);
+            let strides = Arg::or("strides", Expr::slot("strides", Lit::sizes(&op.strides)), Lit::None);
+            let args = vec![Arg::new(x), size, strides, Arg::or("padding", pad, Lit::None)];
+            Ok(Expr::call(&format!("{AVERAGE_POOL}{n}d"), args))
+        }
+        PoolKind::Avg if !op.ceil_mode => Ok(layer(false, zero_padding(&pads.0, x))),
         PoolKind::Avg => {
             let y = layer(false, zero_padding(&pads.0, x));
             weighted(b, op, y)
@@ -109,17 +119,14 @@ fn weighted(b: &mut Builder<'_>, op: &Pool, pooled: Expr) -> Built {
     let output = b.output_shape(0).clone();
     let mut weights = vec![1f32];
     let mut shape = vec![1];
-    for axis in 0..n {
+    for (axis, size) in sizes.into_iter().enumerate() {
         let outputs = output[axis + 1].known().ok_or_else(|| b.unknown("the size of the output"))?;
         let ((before, after), kernel) = (op.pads.0[axis], op.kernel[axis]);
-        // What counts: the input, with the padding that was asked for if that counts.
-        let (from, to) = match op.count_include_pad {
-            true => (0, before + sizes[axis] + after),
-            false => (before, before + sizes[axis]),
-        };
+        // The padding that was asked for counts, what windows reach beyond it does not.
+        let to = before + size + after;
         let counted = |i: usize| {
             let start = i * op.strides[axis];
-            (start + kernel).min(to).saturating_sub(start.max(from)).max(1)
+            (start + kernel).min(to).saturating_sub(start).max(1)
         };
         let weight = |w: &f32, i: usize| w * kernel as f32 / counted(i) as f32;
         weights = weights.iter().flat_map(|w| (0..outputs).map(move |i| weight(w, i))).collect();
@@ -145,8 +152,8 @@ fn dilated(b: &mut Builder<'_>, op: &Pool, pads: &modelport_ir::op::Pads, reach:
     if !pads.is_zero() {
         x = pad_with(&pads.0, x, if op.kind == PoolKind::Max { LOWEST } else { 0.0 });
     }
-    for axis in 0..n {
-        let size = sizes[axis] + pads.0[axis].0 + pads.0[axis].1;
+    for (axis, size) in sizes.into_iter().enumerate() {
+        let size = size + pads.0[axis].0 + pads.0[axis].1;
         let windows = size.saturating_sub(reach[axis]) / op.strides[axis] + 1;
         let parts = (0..op.kernel[axis]).map(|i| {
             let first = i * op.dilations[axis];
@@ -188,8 +195,7 @@ pub fn adaptive_pool(b: &mut Builder<'_>, op: &AdaptivePool) -> Built {
         return Ok(call_layer(&format!("{kind}Pooling{n}D"), vec![size], x));
     }
     let mut y = x;
-    for axis in 0..n {
-        let (size, out) = (sizes[axis], op.output_size[axis]);
+    for (axis, (size, out)) in sizes.into_iter().zip(op.output_size.iter().copied()).enumerate() {
         let parts = (0..out).map(|i| {
             let bound = |value: usize| Some(Box::new(Expr::int("index", value)));
             let range = Expr::Range(bound(i * size / out), bound(((i + 1) * size).div_ceil(out)), None);

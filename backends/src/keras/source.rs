@@ -5,6 +5,7 @@ use modelport_ir::{Error, Graph, Layout, Port, Result};
 use super::Options;
 use super::build::PARAMETER;
 use super::functional::{Function, Statement};
+use super::pooling::AVERAGE_POOL;
 use super::trace::input_name;
 use super::version2;
 use crate::python::{Expr, Lit, comment, signature, statement};
@@ -20,6 +21,16 @@ const PARAMETER_CODE: &str = r#"def parameter(x, shape, trainable=True, name=Non
     weights = layers.Dense(math.prod(shape), use_bias=False, trainable=trainable, name=name)(one)
     return ops.reshape(weights, shape)"#;
 
+/// Averages over images of `n` axes that leave out padding.
+fn average_pool_code(n: usize) -> String {
+    format!(
+        r#"def average_pool{n}d(x, pool_size, strides, padding):
+    """Means without what is padding. Not all backends leave that out of AveragePooling{n}D(padding="same")."""
+    pad, pool = layers.ZeroPadding{n}D(padding), layers.AveragePooling{n}D(pool_size, strides)
+    return pool(pad(x)) / pool(pad(ops.ones_like(x[:1, ..., :1])))"#
+    )
+}
+
 /// The Python file.
 ///
 /// # Errors
@@ -27,17 +38,18 @@ const PARAMETER_CODE: &str = r#"def parameter(x, shape, trainable=True, name=Non
 pub fn render(graph: &Graph, functions: &[Function], options: &Options) -> Result<String> {
     let version = options.version;
     let count = functions.len();
-    let mut texts: Vec<Vec<String>> = functions
+    let texts: Vec<Vec<String>> = functions
         .iter()
         .enumerate()
         .map(|(i, function)| if i + 1 == count { build(graph, function, version) } else { text(function, version) })
         .collect();
     let uses = |texts: &[Vec<String>], word: &str| texts.iter().flatten().any(|line| line.contains(word));
     let has_parameters = uses(&texts, &format!("{PARAMETER}("));
-    if has_parameters {
-        let code = if version == 2 { version2::text(PARAMETER_CODE) } else { PARAMETER_CODE.to_owned() };
-        texts.insert(0, code.lines().map(str::to_owned).collect());
-    }
+    let averages =
+        (1..=3).filter(|n| uses(&texts, &format!("{AVERAGE_POOL}{n}d("))).map(average_pool_code).collect::<Vec<_>>();
+    let helpers = has_parameters.then(|| PARAMETER_CODE.to_owned()).into_iter().chain(averages);
+    let helpers = helpers.map(|code| if version == 2 { version2::text(&code) } else { code });
+    let texts: Vec<Vec<String>> = helpers.map(|code| code.lines().map(str::to_owned).collect()).chain(texts).collect();
     let mut imports = Vec::new();
     if has_parameters {
         imports.extend(["import math", ""]);

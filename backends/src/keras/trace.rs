@@ -9,6 +9,7 @@ use super::build::PARAMETER;
 use super::functional::{Function, Statement};
 use super::model::{Argument, Call, Layer, Model, TensorRef, batch_shape};
 use super::operations::{operation, operator};
+use super::pooling::AVERAGE_POOL;
 use crate::plan::{Param, Program};
 use crate::python::{Arg, Expr, Lit, identifier};
 
@@ -205,20 +206,19 @@ impl Tracer<'_> {
 
     /// A part of an index.
     fn key(&mut self, item: &Expr, scope: &Scope) -> Traced<Val> {
-        let mut slice = |start: Option<&Expr>, stop: Option<&Expr>, step: Option<&Expr>| -> Traced<Val> {
+        let mut range = |start: Option<&Expr>, stop: Option<&Expr>, step: Option<&Expr>| -> Traced<Val> {
             let mut bound = |part: Option<&Expr>| -> Traced<Json> {
                 Ok(match part.map(|part| self.eval(part, scope)).transpose()? {
                     Some(Val::Plain(number)) => number,
                     _ => Json::Null,
                 })
             };
-            let config = json!({"start": bound(start)?, "stop": bound(stop)?, "step": bound(step)?});
-            Ok(Val::Plain(json!({"class_name": "__slice__", "config": config})))
+            Ok(Val::Plain(slice(bound(start)?, bound(stop)?, bound(step)?)))
         };
         match item {
-            Expr::Name(text) if text == ":" => slice(None, None, None),
+            Expr::Name(text) if text == ":" => range(None, None, None),
             Expr::Name(text) if text == "..." => Ok(Val::Plain(json!({"class_name": "__ellipsis__", "config": {}}))),
-            Expr::Range(a, b, c) => slice(a.as_deref(), b.as_deref(), c.as_deref()),
+            Expr::Range(a, b, c) => range(a.as_deref(), b.as_deref(), c.as_deref()),
             other => self.eval(other, scope),
         }
     }
@@ -259,6 +259,10 @@ impl Tracer<'_> {
         }
         if callee == PARAMETER {
             return self.parameter(values, named);
+        }
+        let rank = callee.strip_prefix(AVERAGE_POOL).and_then(|rest| rest.strip_suffix('d'));
+        if let Some(rank) = rank.filter(|rank| ["1", "2", "3"].contains(rank)) {
+            return self.average_pool(rank, values, named);
         }
         if let Some(name) = callee.strip_prefix("ops.") {
             return self.operation(name, values, named);
@@ -347,11 +351,8 @@ impl Tracer<'_> {
         let count: u64 = shape.as_array().into_iter().flatten().filter_map(Json::as_u64).product();
         let map = |key: &str, value: Json| Map::from_iter([(key.to_owned(), value)]);
         let row = self.operate("Reshape", "numpy", map("newshape", json!([-1, 1])), vec![x], Vec::new())?;
-        let slice = |stop: Json| {
-            let config = json!({"start": null, "stop": stop, "step": null});
-            Val::Plain(json!({"class_name": "__slice__", "config": config}))
-        };
-        let key = Val::List(vec![slice(json!(1)), slice(Json::Null)]);
+        let part = |stop: Json| Val::Plain(slice(Json::Null, stop, Json::Null));
+        let key = Val::List(vec![part(json!(1)), part(Json::Null)]);
         let first = self.operate("GetItem", "numpy", Map::new(), vec![row, key], Vec::new())?;
         let one = self.operate("OnesLike", "numpy", map("dtype", json!("float32")), vec![first], Vec::new())?;
         config.insert("units".to_owned(), count.into());
@@ -360,6 +361,29 @@ impl Tracer<'_> {
         let dense = self.layer(name, "Dense", "keras.layers", config);
         let weights = self.called(dense, vec![one])?;
         self.operate("Reshape", "numpy", map("newshape", shape), vec![weights], Vec::new())
+    }
+
+    /// What the function `average_pool2d` of the generated code does.
+    fn average_pool(&mut self, rank: &str, values: Vec<Val>, named: Vec<(String, Val)>) -> Traced<Val> {
+        let x = values.into_iter().next().ok_or("a pool needs a tensor")?;
+        let (mut pad, mut pool) = (Map::new(), Map::new());
+        for (key, value) in named {
+            if key == "padding" { &mut pad } else { &mut pool }.insert(key, plain(value)?);
+        }
+        let classes = [format!("ZeroPadding{rank}D"), format!("AveragePooling{rank}D")];
+        let name = self.auto_name(&classes[0]);
+        let pad = self.layer(name, &classes[0], "keras.layers", pad);
+        let name = self.auto_name(&classes[1]);
+        let pool = self.layer(name, &classes[1], "keras.layers", pool);
+        let padded = self.called(pad, vec![x.clone()])?;
+        let sums = self.called(pool, vec![padded])?;
+        let one = || Val::Plain(slice(Json::Null, json!(1), Json::Null));
+        let key = Val::List(vec![one(), Val::Plain(json!({"class_name": "__ellipsis__", "config": {}})), one()]);
+        let first = self.operate("GetItem", "numpy", Map::new(), vec![x, key], Vec::new())?;
+        let ones = self.operate("OnesLike", "numpy", Map::new(), vec![first], Vec::new())?;
+        let padded = self.called(pad, vec![ones])?;
+        let counts = self.called(pool, vec![padded])?;
+        self.operate("TrueDivide", "numpy", Map::new(), vec![sums, counts], Vec::new())
     }
 
     /// Adds a layer, with its weights.
@@ -392,6 +416,10 @@ impl Tracer<'_> {
         }
         name
     }
+}
+
+fn slice(start: Json, stop: Json, step: Json) -> Json {
+    json!({"class_name": "__slice__", "config": {"start": start, "stop": stop, "step": step}})
 }
 
 /// A name in the code: a text in quotes, a variable.

@@ -72,7 +72,7 @@ pub fn expression(expr: &Expr) -> Expr {
         let name = name.strip_prefix("ops.")?;
         match name {
             // Along one axis, which is a number; TensorFlow wants a list, or one after the other.
-            "flip" => args.iter_mut().for_each(|arg| as_list(arg)),
+            "flip" => args.iter_mut().for_each(as_list),
             "expand_dims" => return Some(expand_dims(args)),
             "reshape" => rename(&mut args, "newshape", "shape"),
             "transpose" => rename(&mut args, "axes", "perm"),
