@@ -165,7 +165,10 @@ impl<'a> Flat<'a> {
         self.runs(&outputs);
         self.separate(&outputs);
         let taken = self.class.args.iter().map(|(name, _)| name.as_str());
-        let taken = taken.chain(self.names.values().map(String::as_str)).chain(["name", "i", "layers", "ops", "tf"]);
+        let taken = taken
+            .chain(self.names.values().map(String::as_str))
+            .chain(["i", "layers"])
+            .chain(RESERVED.iter().copied().filter(|name| *name != "x"));
         let body = forward::body(std::mem::take(&mut self.steps), &inputs, &outputs, Namer::avoiding(taken));
         let statements = body.statements.into_iter().flat_map(|(targets, expr)| statement(targets, expr)).collect();
         Function {
