@@ -22,6 +22,7 @@ const MAX_DIRECTORY: u64 = 1 << 28;
 const MAX_RATIO: u64 = 1032;
 
 /// An archive of which nothing but the directory has been read.
+#[derive(Clone)]
 pub struct Archive {
     file: Arc<dyn Storage>,
     entries: IndexMap<String, Entry>,

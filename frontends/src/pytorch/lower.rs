@@ -58,6 +58,12 @@ impl Lower {
         self.stack.push(path);
     }
 
+    /// From here on, until [`Lower::exit`], everything is computed in the module of this full path.
+    pub fn enter_path(&mut self, path: &str, class: &str) {
+        self.module(path, class);
+        self.stack.push(path.to_owned());
+    }
+
     /// Goes back to the module around.
     pub fn exit(&mut self) {
         self.stack.pop();
@@ -143,7 +149,7 @@ impl Lower {
     }
 
     /// What a value is now.
-    fn current(&self, arg: &Arg) -> Result<Arg> {
+    pub fn current(&self, arg: &Arg) -> Result<Arg> {
         match arg {
             Arg::Tensor(value) => {
                 let mut now = arg;

@@ -17,6 +17,7 @@ mod safetensors;
 pub mod state;
 #[cfg(test)]
 mod tests;
+pub mod torchscript;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -86,9 +87,7 @@ pub fn read(source: &Source) -> Result<Graph> {
     let opened = content::open(network)?;
     match opened.content {
         Content::Exported(archive) => export::read(network, &archive, &source.input_shapes, given),
-        Content::Script(_) => {
-            Err(Problem::new(format!("is a {}, which can't be read yet", opened.format)).file(network).into())
-        }
+        Content::Script(archive) => torchscript::read(source, network, &archive, given.as_ref()),
         Content::Objects(_) | Content::Tensors(_) => {
             let state = state::of_content(network, opened, &selection(source))?;
             let message = format!("holds {} weights and no graph ({})", state.tensors.len(), state.origin());

@@ -250,6 +250,17 @@ impl Objects {
         Ok(tensor)
     }
 
+    /// Element type and shape of a tensor whose elements may be missing, as those of a trace's inputs are.
+    pub fn tensor_type(&self, id: Id) -> Option<(DType, Vec<usize>)> {
+        let Some(("torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor", &[storage, _, shape, ..])) =
+            self.call(id)
+        else {
+            return None;
+        };
+        let (class, ..) = self.storage_id(storage)?;
+        Some((element_type(class).ok()?, self.ints(shape).ok()?))
+    }
+
     /// The number of elements that a tensor says it has; 0 if it can't be told.
     pub fn elements(&self, id: Id) -> usize {
         let mut id = id;
