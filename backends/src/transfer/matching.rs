@@ -141,11 +141,15 @@ impl Matcher<'_> {
             prefix.filter(|prefix| side.layers.iter().all(|layer| plain(&layer.name).starts_with(prefix.as_str())))
         };
         let (of_source, of_target) = (prefix(self.source), prefix(self.target));
-        for (without_source, without_target) in [(false, false), (true, false), (false, true), (true, true)] {
+        let ways = [(false, false), (true, false), (false, true), (true, true)];
+        // Keras code of modelport joins names by two underscores where one would give two layers one name.
+        let ways = ways.iter().flat_map(|&(source, target)| [(source, target, "_"), (source, target, "__")]);
+        let mut unclear: HashSet<usize> = HashSet::new();
+        for (without_source, without_target, joint) in ways {
             let key = |layer: &Layer, prefix: &Option<String>, without: bool| {
                 let name = plain(&layer.name);
                 let stripped = prefix.as_deref().filter(|_| without).and_then(|prefix| name.strip_prefix(prefix));
-                stripped.unwrap_or(&name).replace('.', "_")
+                stripped.unwrap_or(&name).replace('.', joint)
             };
             let mut names: HashMap<String, Vec<usize>> = HashMap::new();
             for (index, layer) in self.source.layers.iter().enumerate() {
@@ -157,9 +161,11 @@ impl Matcher<'_> {
             }
             let mut pairs: Vec<(usize, usize)> = Vec::new();
             for (name, targets) in &wanted {
-                // What two layers are called is nobody's.
-                if let ([target], Some([source])) = (targets.as_slice(), names.get(name).map(Vec::as_slice)) {
-                    pairs.push((*source, *target));
+                match (targets.as_slice(), names.get(name).map(Vec::as_slice)) {
+                    (_, None) => {}
+                    ([target], Some([source])) if !unclear.contains(target) => pairs.push((*source, *target)),
+                    // What two layers are called is nobody's.
+                    (targets, Some(_)) => unclear.extend(targets.iter().copied()),
                 }
             }
             pairs.sort_unstable();

@@ -134,6 +134,16 @@ fn names_that_become_one_are_nobodys() {
 }
 
 #[test]
+fn joints_of_names_are_understood() {
+    let source = torch(&[("layer1.0.conv.weight", &[2, 2]), ("layer1.0_conv.weight", &[2, 3])]);
+    let target = keras(&[
+        ("layer1__0__conv", Some("dense"), &[("kernel", &[2, 2])]),
+        ("layer1__0_conv", Some("dense"), &[("kernel", &[3, 2])]),
+    ]);
+    assert!(plan(&source, &target, &Options::default()).is_complete());
+}
+
+#[test]
 fn maps_are_checked() {
     let error = Map::parse(r#"{"a": 1, "b": {"from": "c", "permut": [1]}, "d": {"permute": [0]}}"#).unwrap_err();
     assert_eq!(error.problems.len(), 3, "{error}");
