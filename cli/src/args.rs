@@ -46,6 +46,9 @@ Examples:
   Keeping the source's channels-last inputs and outputs, with a map of the weights' names:
     modelport convert -in net.meta -iw net.ckpt -om net.pth --layout source --name-map names.json
 
+  From PyTorch's exported program, with the weights of another training:
+    modelport convert -sf pytorch -in net.pt2 -iw finetuned.pth -df pytorch -om net.pth
+
 The files appear together when all of them are complete. An error leaves nothing behind, lists
 everything that is wrong, and ends with status 1.";
 
@@ -268,10 +271,14 @@ pub fn output(long: &'static str) -> Arg {
 /// Where a source network is, and which part of it.
 fn source() -> Vec<Arg> {
     let mut args = vec![
-        network().help("The graph: a meta graph (.meta) or GraphDef (.pb, frozen or not) [also -in, --inputNetwork]"),
+        network().help(
+            "The graph: TensorFlow's meta graph (.meta) or GraphDef (.pb, frozen or not); PyTorch's .pt2, TorchScript, \
+             whole module or state dict [also -in, --inputNetwork]",
+        ),
         weights().help(
-            "The weights: a checkpoint, as prefix, .index, .data-…, .meta or folder; or a frozen graph instead of \
-             --network [also -iw, --inputWeight]",
+            "The weights: a TensorFlow checkpoint, as prefix, .index, .data-…, .meta or folder, or a frozen graph \
+             instead of --network; a state dict of PyTorch, which fills a graph that is given, or stands alone \
+             [also -iw, --inputWeight]",
         ),
     ];
     args.extend(ends());

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::ArgMatches;
 use modelport_frontends::kind::{self, Kind};
+use modelport_frontends::pytorch::content::Content;
 use modelport_frontends::tensorflow::checkpoint::Checkpoint;
 use modelport_frontends::tensorflow::{self, Candidate, locate};
 use modelport_frontends::{Framework, Source, framework, keras, pytorch};
@@ -89,10 +90,17 @@ fn keras_file(path: &Path) -> Result<Findings> {
 }
 
 fn pytorch_file(path: &Path, source: &Source) -> Result<Findings> {
-    let state = pytorch::state::select(path, &pytorch::selection(source))?.unstripped();
+    let opened = pytorch::content::open(path)?;
+    let kind = opened.format;
+    if matches!(opened.content, Content::Script(_) | Content::Exported(_)) {
+        let graph = pytorch::read(source)?;
+        return Ok(Findings { kind: kind.to_owned(), ..operators(&graph)? });
+    }
+    let state = pytorch::state::of_content(path, opened, &pytorch::selection(source))?.unstripped();
     let tensors = state.tensors.iter().chain(&state.counters);
     let rows = tensors.map(|(key, tensor)| tensor_row(key, tensor.dtype(), &tensor.shape())).collect();
-    Ok(Findings { kind: state.origin(), what: "tensors", rows, ..Findings::default() })
+    let facts = state.class.iter().map(|class| format!("a whole module of the class {class}")).collect();
+    Ok(Findings { kind: state.origin(), what: "tensors", rows, facts, ..Findings::default() })
 }
 
 fn checkpoint(path: &Path) -> Result<Findings> {
@@ -108,6 +116,11 @@ fn tensor_row(name: &str, dtype: DType, shape: &[usize]) -> Row {
 
 fn neutral_graph(path: &Path, source: &Source) -> Result<Findings> {
     let graph = codec::load(path, source.weights.as_deref())?;
+    let facts = if graph.source.is_empty() { Vec::new() } else { vec![format!("from {}", graph.source)] };
+    Ok(Findings { kind: "neutral graph".to_owned(), facts, ..operators(&graph)? })
+}
+
+fn operators(graph: &Graph) -> Result<Findings> {
     let mut seen = std::collections::HashSet::new();
     let mut rows = Vec::new();
     for id in graph.order()? {
@@ -127,10 +140,9 @@ fn neutral_graph(path: &Path, source: &Source) -> Result<Findings> {
         let info = graph.info(port.value);
         (kind, port.name.clone(), info.dtype.name(), Some(info.shape.clone()))
     };
-    let inputs = graph.inputs.iter().map(|p| port("input", &graph, p));
-    let ports = inputs.chain(graph.outputs.iter().map(|p| port("output", &graph, p))).collect();
-    let facts = if graph.source.is_empty() { Vec::new() } else { vec![format!("from {}", graph.source)] };
-    Ok(Findings { kind: "neutral graph".to_owned(), what: "operators", rows, facts, ports, problems: Vec::new() })
+    let inputs = graph.inputs.iter().map(|p| port("input", graph, p));
+    let ports = inputs.chain(graph.outputs.iter().map(|p| port("output", graph, p))).collect();
+    Ok(Findings { what: "operators", rows, ports, ..Findings::default() })
 }
 
 fn tensorflow_graph(source: &Source) -> Result<Findings> {

@@ -232,12 +232,6 @@ pub fn reduce(b: &mut Builder<'_>, op: &Reduce) -> Built {
             _ => x,
         });
     }
-    let rank = b.shape(0)?.rank();
-    let spatial = (3..=5).contains(&rank) && op.axes.iter().copied().eq(2..rank);
-    if spatial && op.keep_dims && op.kind == ReduceKind::Mean && !b.graph.modules.is_empty() {
-        let size = Arg::new(Expr::int("output_size", 1));
-        b.as_module(Expr::call(&format!("nn.AdaptiveAvgPool{}d", rank - 2), vec![size]));
-    }
     let dtype = b.dtype(0)?;
     let keep = Arg::keyword("keepdim", Expr::slot("keepdim", Lit::Bool(op.keep_dims)), Some(Lit::Bool(false)));
     let typed = |mut args: Vec<Arg>| {

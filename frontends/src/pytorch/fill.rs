@@ -120,3 +120,81 @@ fn is_optional(key: &str) -> bool {
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use modelport_ir::op::{Conv, Dense, Pads};
+    use modelport_ir::{DType, Layout, Shape};
+
+    use super::*;
+
+    fn count(shape: &[usize]) -> Tensor {
+        let n = shape.iter().product::<usize>() as i64;
+        Tensor::from_i64(shape, &(0..n).collect::<Vec<_>>()).cast(DType::Float32)
+    }
+
+    /// A convolution and a dense layer, with zeros for weights.
+    fn graph() -> Graph {
+        let mut graph = Graph::new("net", "");
+        let zeros = |shape: &[usize]| Tensor::from_f32(shape, &[]);
+        let x = graph.input("x", DType::Float32, Shape::known(&[1, 4, 4, 2])).unwrap();
+        let kernel = graph.variable("conv.weight", zeros(&[3, 3, 2, 5]));
+        let conv = Conv {
+            strides: vec![1, 1],
+            pads: Pads(vec![(1, 1), (1, 1)]),
+            dilations: vec![1, 1],
+            groups: 1,
+            layout: Layout::ChannelsLast,
+        };
+        let y = graph.add(conv, "conv/conv2d", &[x, kernel]).unwrap();
+        let (kernel, bias) = (graph.variable("fc.weight", zeros(&[5, 7])), graph.variable("fc.bias", zeros(&[7])));
+        let y = graph.add(Dense {}, "fc/linear", &[y.into(), kernel, bias]).unwrap();
+        graph.output("y", y.into());
+        graph
+    }
+
+    fn state(tensors: &[(&str, &[usize])]) -> StateDict {
+        let tensors = tensors.iter().map(|(key, shape)| ((*key).to_owned(), count(shape))).collect();
+        StateDict { path: "w.pth".into(), tensors, ..StateDict::default() }
+    }
+
+    #[test]
+    fn weights_take_their_places_in_the_graphs_order() {
+        let mut graph = graph();
+        let given = state(&[("conv.weight", &[5, 2, 3, 3]), ("fc.weight", &[7, 5]), ("fc.bias", &[7])]);
+        fill_graph(&mut graph, &given, Path::new("net.pb")).unwrap();
+        let tensor = |name: &str| graph.tensor(graph.find(name).unwrap().into()).unwrap().to_f32().unwrap();
+        // Element [0, 0, 0, 1] is that of output channel 1: 2 * 3 * 3 further on.
+        assert_eq!(tensor("conv.weight").get(..3).unwrap(), [0.0, 18.0, 36.0]);
+        assert_eq!(tensor("fc.weight").get(..3).unwrap(), [0.0, 5.0, 10.0]);
+        assert_eq!(tensor("fc.bias"), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    }
+
+    #[test]
+    fn prefixes_of_either_side_fit() {
+        let mut given = state(&[("conv.weight", &[5, 2, 3, 3]), ("fc.weight", &[7, 5]), ("fc.bias", &[7])]);
+        given.prefix = "module.".to_owned();
+        fill_graph(&mut graph(), &given, Path::new("net.pb")).unwrap();
+        let mut own = [("module.fc.bias", Tensor::from_f32(&[7], &[]))];
+        let mut given = state(&[("fc.bias", &[7])]);
+        given.prefix = "module.".to_owned();
+        fill(own.iter_mut().map(|(key, tensor)| (*key, tensor)), &given, Path::new("net.pt2")).unwrap();
+        assert_eq!(own.first().unwrap().1.to_f32().unwrap().last(), Some(&6.0));
+    }
+
+    #[test]
+    fn everything_that_does_not_match_is_told() {
+        let given = state(&[("conv.weight", &[5, 3, 3, 3]), ("fc.weight", &[7, 5]), ("head.weight", &[7])]);
+        let error = fill_graph(&mut graph(), &given, Path::new("net.pb")).unwrap_err();
+        let said: Vec<String> =
+            error.problems.iter().map(|p| format!("{}: {}", p.node.clone().unwrap(), p.message)).collect();
+        assert_eq!(
+            said,
+            [
+                "conv.weight: the graph wants the shape [5, 2, 3, 3], the weights have [5, 3, 3, 3]",
+                "fc.bias: the weights lack a parameter that net.pb has",
+                "head.weight: the weights have what net.pb has not",
+            ]
+        );
+    }
+}

@@ -64,6 +64,8 @@ pub struct StateDict {
     pub format: &'static str,
     /// The keys that lead to the state dict in the file; empty if it is the file's root.
     pub key: String,
+    /// The class of the module that the tensors are of, if the file holds a whole one.
+    pub class: Option<String>,
     /// Where else there are tensors.
     pub others: Vec<String>,
     /// What was taken off all keys.
@@ -169,6 +171,7 @@ impl StateDict {
         let found = find(&objects);
         let chosen = choose(&objects, &found, selection).map_err(|problem| problem.file(&path))?;
         self.key = chosen.path.join(".");
+        self.class = objects.class(chosen.id).filter(|_| chosen.module).map(str::to_owned);
         let others = found.iter().filter(|other| other.path != chosen.path && !other.path.is_empty());
         self.others = others.map(|other| other.path.join(".")).collect();
         let (tensors, not_tensors, problems) = tensors(&objects, chosen);

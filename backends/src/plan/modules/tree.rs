@@ -287,12 +287,7 @@ impl Tree {
                 if leaf.members.is_empty() {
                     call.expr = Expr::Call(Box::new(Expr::Member(0)), vec![crate::python::Arg::new(Expr::Operand(0))]);
                 }
-                // What has no weights says nothing of what it gives.
-                if weighted {
-                    call.hints = vec![self.modules[target].name.clone()];
-                } else {
-                    call.hints = vec!["y".to_owned()];
-                }
+                call.hints = vec![self.modules[target].name.clone()];
                 return call;
             }
         }
