@@ -6,10 +6,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use modelport_frontends::pytorch;
+use modelport_frontends::{Source, pytorch};
 
 /// Damaged versions of every file.
-const VERSIONS: usize = 300;
+const VERSIONS: usize = 250;
 /// Tensors up to this many bytes are read.
 const SMALL: usize = 1 << 20;
 
@@ -54,6 +54,11 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
 
 fn look(path: &Path) -> bool {
     let _ = pytorch::read_module(path);
+    let is_program = path.extension().is_some_and(|extension| extension == "pt2" || extension == "pt");
+    if is_program {
+        let source = Source { network: Some(path.to_owned()), ..Source::default() };
+        return pytorch::read(&source).is_ok();
+    }
     let Ok(state) = pytorch::read_state(path) else { return false };
     for tensor in state.tensors.values().chain(state.counters.values()).filter(|tensor| tensor.byte_len() <= SMALL) {
         let _ = tensor.to_f64();

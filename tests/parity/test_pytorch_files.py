@@ -110,6 +110,62 @@ def test_safetensors_in_several_files(net, tmp_path):
     same(read_back(tmp_path, tmp_path), state)
 
 
+class Small(nn.Module):
+    """Every layer whose weights are ordered otherwise in the neutral graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, groups=3)
+        self.norm = nn.BatchNorm2d(6)
+        self.up = nn.ConvTranspose2d(6, 4, 2, stride=2, bias=False)
+        self.scale = nn.Parameter(torch.ones(4, 1, 1))
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = self.up(self.norm(self.conv(x)).relu()) * self.scale
+        return self.head(x.mean((2, 3)))
+
+
+def scrambled(net):
+    """The network with other weights, statistics included."""
+    with torch.no_grad():
+        for tensor in net.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand_like(tensor) + 0.1)
+    return net
+
+
+@pytest.mark.parametrize("graph", ["program", "script", "neutral"])
+def test_state_dict_beside_a_graph(graph, tmp_path):
+    torch.manual_seed(0)
+    net, x = Small().eval(), torch.randn(3, 3, 8, 8)
+    source = tmp_path / ("net.pt" if graph == "script" else "net.pt2")
+    if graph == "script":
+        torch.jit.trace(net, x).save(source)
+    else:
+        batch = {"x": {0: torch.export.Dim("batch")}}
+        torch.export.save(torch.export.export(net, (x,), dynamic_shapes=batch), source)
+    if graph == "neutral":
+        harness.modelport("to-ir", "-in", source, "-o", tmp_path / "neutral", "-q")
+        source = tmp_path / "neutral.pb"
+    scrambled(net)
+    wrapped = {"module." + key: value for key, value in net.state_dict().items()}
+    torch.save({"epoch": 1, "model": wrapped}, tmp_path / "tuned.pth")
+    harness.modelport("convert", "-in", source, "-iw", tmp_path / "tuned.pth", "-om", tmp_path / "out.pth", "-q")
+    ours = harness.import_file(tmp_path / "out.py").load(str(tmp_path / "out.pth"))
+    for batch in (1, 3):
+        want, got = net(x[:batch]), ours(x[:batch])
+        assert (want - got).abs().max() <= harness.TOLERANCE * want.abs().max()
+    wrong = net.state_dict()
+    wrong["head.bias"] = torch.zeros(7)
+    wrong["extra"] = wrong.pop("norm.weight")
+    torch.save(wrong, tmp_path / "wrong.pth")
+    arguments = ["-in", source, "-iw", tmp_path / "wrong.pth", "-om", tmp_path / "wrong_out.pth"]
+    said = harness.modelport("convert", *arguments, check=False).stderr
+    assert all(text in said for text in ("wants the shape [5]", "at norm.weight", "at extra")), said
+    assert not (tmp_path / "wrong_out.pth").exists()
+
+
 def test_names_of_files_deceive(net, tmp_path):
     torch.save(net.state_dict(), tmp_path / "weights.ckpt")
     found = harness.modelport("inspect", tmp_path / "weights.ckpt", "--json").stdout
