@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use modelport_ir::tensor::Storage;
 use modelport_ir::{Dim, Error, Graph, Problem, Result, Shape, Tensor};
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
@@ -120,10 +121,18 @@ fn stored(path: &Path, archive: &Archive, what: &str) -> Result<IndexMap<String,
         let payloads: Payloads = json(archive, &config).map_err(failed)?;
         let mut problems = Vec::new();
         let mut tensors = IndexMap::new();
+        // Tied weights are one file.
+        let mut files: HashMap<String, Arc<dyn Storage>> = HashMap::new();
         for (name, payload) in payloads.config {
             let file = format!("data/{what}/{}", payload.path_name);
             let tensor = match (payload.use_pickle, payload.tensor_meta) {
-                (false, Some(meta)) => archive.entry(&file).and_then(|bytes| tensor(&meta, bytes)),
+                (false, Some(meta)) => match files.get(&file) {
+                    Some(bytes) => tensor(&meta, bytes.clone()),
+                    None => archive.entry(&file).and_then(|bytes| {
+                        files.insert(file, bytes.clone());
+                        tensor(&meta, bytes)
+                    }),
+                },
                 (false, None) => Err("has no type and shape".to_owned()),
                 (true, _) => Err("is pickled by itself, which is not read".to_owned()),
             };
@@ -156,7 +165,7 @@ fn stored(path: &Path, archive: &Archive, what: &str) -> Result<IndexMap<String,
     }
 }
 
-fn tensor(meta: &TensorMeta, bytes: Arc<dyn modelport_ir::tensor::Storage>) -> std::result::Result<Tensor, String> {
+fn tensor(meta: &TensorMeta, bytes: Arc<dyn Storage>) -> std::result::Result<Tensor, String> {
     let dtype = program::dtype(meta.dtype).ok_or_else(|| format!("has the element type {}", meta.dtype))?;
     let known = |union: &Union| match program::size(union) {
         Size::Known(size) => usize::try_from(size).map_err(|_| "has a negative size".to_owned()),
@@ -234,6 +243,7 @@ impl Reader<'_> {
             batch,
         };
         run.modules();
+        run.ties();
         run.inputs()?;
         let mut problems = Vec::new();
         for node in &self.program.graph_module.graph.nodes {
@@ -270,6 +280,23 @@ impl Run<'_> {
             for (path, class) in program::modules(stack) {
                 if path.is_empty() { self.lower.root(&class) } else { self.lower.module(&path, &class) }
             }
+        }
+    }
+
+    /// Finds parameters that are one tensor.
+    fn ties(&mut self) {
+        let mut rest: Vec<(&str, &Tensor)> =
+            self.reader.tensors.iter().map(|(key, tensor)| (key.as_str(), tensor)).collect();
+        while let Some((key, tensor)) = rest.pop() {
+            if tensor.numel() < 2 {
+                continue;
+            }
+            let (same, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(_, other)| other.is_same(tensor));
+            if !same.is_empty() {
+                let keys: Vec<&str> = same.iter().map(|(key, _)| *key).chain([key]).collect();
+                self.lower.tie(&keys);
+            }
+            rest = others;
         }
     }
 
@@ -383,6 +410,9 @@ impl Run<'_> {
                 None => return Ok(()),
             }
         }
+        if let Batch::Free(batch) = self.batch {
+            self.free_batch(node, &mut args, batch);
+        }
         let name = node.outputs.first().and_then(result_name).unwrap_or_default();
         let result = if is_plain(&node.target) {
             let function = node.target.rsplit('.').next().unwrap_or_default().trim_start_matches("sym_");
@@ -401,6 +431,20 @@ impl Run<'_> {
             self.keep(output, result, &place(node, name))?;
         }
         Ok(())
+    }
+
+    /// A new shape that begins with the batch, of a tensor that begins with the batch, has it free.
+    fn free_batch(&mut self, node: &Node, args: &mut [(&str, Arg)], batch: i64) {
+        let is = |names: &[&str]| names.iter().any(|name| node.target.starts_with(&format!("torch.ops.aten.{name}.")));
+        let [(_, tensor), (_, Arg::List(sizes)), ..] = args else { return };
+        let leads = self.lower.info(tensor).and_then(|(_, shape)| shape.first().cloned());
+        let reshaped = is(&["view", "reshape", "_unsafe_view"]) && leads == Some(Dim::symbol("N"));
+        let expanded = is(&["expand"]) && leads == Some(Dim::Known(1)) && batch > 1;
+        if let (true, Some(first)) = (reshaped || expanded, sizes.first_mut())
+            && first.int() == Some(batch)
+        {
+            *first = Arg::Int(self.lower.expressions.of_dim(&Dim::symbol("N"), String::new));
+        }
     }
 
     /// Remembers a result under its name.

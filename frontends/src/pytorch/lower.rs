@@ -8,11 +8,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use modelport_ir::{DType, Dim, Error, Graph, Op, Problem, Result, Shape, Tensor, Value, pass};
+use modelport_ir::{DType, Dim, Error, Graph, Op, Problem, Result, Shape, Tensor, Value, op, pass};
 
 use super::arg::{Arg, Weight};
 use super::ops::{self, Call};
 use crate::symbolic::{Elem, Expressions};
+
+/// Most views between a tensor and a part of it that is written to.
+const MAX_STEPS: usize = 16;
 
 /// The state of one lowering.
 #[derive(Debug, Default)]
@@ -23,6 +26,8 @@ pub struct Lower {
     pub expressions: Expressions,
     /// Dotted paths of the modules that are being computed, the innermost last.
     stack: Vec<String>,
+    /// Other keys of the same weight.
+    tied: HashMap<Arc<str>, Vec<Arc<str>>>,
     /// Constants in the graph, by name.
     constants: HashMap<Arc<str>, Vec<Value>>,
     /// What took the place of a value that was changed in place.
@@ -102,6 +107,13 @@ impl Lower {
         Weight { name: key.into(), tensor, trainable: false }.into()
     }
 
+    /// Says that these keys of the state dict are one weight. Each module computes with its own key.
+    pub fn tie(&mut self, keys: &[&str]) {
+        for key in keys {
+            self.tied.insert((*key).into(), keys.iter().map(|key| (*key).into()).collect());
+        }
+    }
+
     /// Makes a value an output of the network.
     ///
     /// # Errors
@@ -133,11 +145,13 @@ impl Lower {
         let Some((entry, in_place)) = ops::find(target) else { return Err(ops::unsupported(target).into()) };
         let positional = args.iter().map(|arg| self.current(arg)).collect::<Result<Vec<Arg>>>()?;
         let named = kwargs.iter().map(|(name, arg)| Ok((*name, self.current(arg)?))).collect::<Result<Vec<_>>>()?;
-        let changes = in_place.then(|| args.first().or(kwargs.first().map(|(_, arg)| arg))).flatten();
         let first = positional.first().or(named.first().map(|(_, arg)| arg)).cloned();
         let result = Call::new(self, entry, target, positional, named).and_then(Call::run)?;
-        if let (Some(Arg::Tensor(old)), Some(Arg::Tensor(now))) = (changes, &first) {
-            self.change(*old, *now, &result, target);
+        if let (true, Some(Arg::Tensor(now))) = (in_place, &first) {
+            let name = self.node_name(entry.name);
+            self.change(*now, &result, target).map_err(|error| error.at_node(&name))?;
+        } else if let (true, Some(Arg::Weight(weight)), Arg::Tensor(_)) = (in_place, &first, &result) {
+            return Err(Problem::new("a weight is changed in place").op(target).node(&*weight.name).into());
         } else if let (true, Some(Arg::Tensor(base))) = (ops::is_view(entry.name), &first) {
             for value in tensors(&result) {
                 if value != *base {
@@ -173,31 +187,147 @@ impl Lower {
                 }
                 Ok(now.clone())
             }
+            Arg::Weight(weight) => Ok(self.own_key(weight).into()),
             Arg::List(list) => Ok(Arg::List(list.iter().map(|arg| self.current(arg)).collect::<Result<_>>()?)),
             other => Ok(other.clone()),
         }
     }
 
-    /// `old`, which is `now`, was changed and is `new` from here on. What shares elements with it can't be told.
-    fn change(&mut self, old: Value, now: Value, new: &Arg, target: &str) {
+    /// A tied weight under the key that the current module has for it.
+    fn own_key(&self, weight: &Weight) -> Weight {
+        let own = |key: &&Arc<str>| key.rsplit_once('.').map_or("", |(module, _)| module) == self.path();
+        let key = self.tied.get(&weight.name).and_then(|keys| keys.iter().find(own));
+        Weight { name: key.unwrap_or(&weight.name).clone(), ..weight.clone() }
+    }
+
+    /// `old` was changed and is `new` from here on; so is the part of a tensor that it is a view of. What else shares
+    /// elements with it can't be told.
+    ///
+    /// # Errors
+    /// When the tensor can't be put together.
+    fn change(&mut self, old: Value, new: &Arg, target: &str) -> Result<()> {
+        let Arg::Tensor(new) = *new else { return Ok(()) };
+        if old == new {
+            return Ok(());
+        }
+        let mut replaced = vec![(old, new)];
+        let (mut part, mut now) = (old, new);
+        let mut known = true;
+        while let Some(&base) = self.views.get(&part) {
+            match self.write_back(base, part, now)? {
+                Some(whole) if known => {
+                    replaced.push((base, whole));
+                    (part, now) = (base, whole);
+                }
+                _ => {
+                    known = false;
+                    self.stale.insert(base, target.to_owned());
+                    part = base;
+                }
+            }
+        }
         let root = |mut value: Value| {
             while let Some(&base) = self.views.get(&value) {
                 value = base;
             }
             value
         };
-        let base = root(now);
-        let mut others: Vec<Value> = self.views.keys().copied().filter(|&view| root(view) == base).collect();
-        others.push(base);
-        let kept = tensors(new);
+        let fresh = |value: &Value| replaced.iter().any(|(a, b)| a == value || b == value);
+        let others: Vec<Value> =
+            self.views.keys().copied().filter(|view| root(*view) == part && !fresh(view)).collect();
         for other in others {
-            if other != now && other != old && !kept.contains(&other) {
-                self.stale.insert(other, target.to_owned());
+            self.stale.insert(other, target.to_owned());
+        }
+        for pair in replaced.windows(2) {
+            if let [(_, part), (_, whole)] = pair {
+                self.views.insert(*part, *whole);
             }
         }
-        if !kept.contains(&now) {
-            self.changed.insert(now, new.clone());
+        for (old, new) in replaced {
+            self.changed.insert(old, new.into());
         }
+        Ok(())
+    }
+
+    /// The tensor `base` whose view `part` has become `now`; `None` when the view can't be undone.
+    fn write_back(&mut self, base: Value, part: Value, now: Value) -> Result<Option<Value>> {
+        // The nodes between them, from the view on.
+        let mut steps = Vec::new();
+        let mut value = part;
+        while value != base {
+            match self.graph.input_of(value.node, 0) {
+                Some(source) if steps.len() < MAX_STEPS => {
+                    steps.push(value);
+                    value = source;
+                }
+                _ => return Ok(None),
+            }
+        }
+        let mut now = now;
+        for step in steps {
+            let Some(source) = self.graph.input_of(step.node, 0) else { return Ok(None) };
+            let (shape, before) = (self.graph.shape(step).clone(), self.graph.shape(source).clone());
+            // What was written may broadcast.
+            if *self.graph.shape(now) != shape {
+                let like = self.like(&shape)?;
+                now = self.add(op::Expand { shape: shape.clone() }, "written", &[Some(now), like])?;
+            }
+            now = match self.graph.op(step.node).clone() {
+                Op::Squeeze(squeeze) => self.add(op::Unsqueeze { axes: squeeze.axes }, "written", &[Some(now)])?,
+                Op::Unsqueeze(unsqueeze) => self.add(op::Squeeze { axes: unsqueeze.axes }, "written", &[Some(now)])?,
+                Op::Reshape(_) if before.is_determined() => {
+                    self.add(op::Reshape { shape: before }, "written", &[Some(now)])?
+                }
+                Op::Transpose(transpose) => {
+                    let mut perm = vec![0; transpose.perm.len()];
+                    for (to, &from) in transpose.perm.iter().enumerate() {
+                        if let Some(place) = perm.get_mut(from) {
+                            *place = to;
+                        }
+                    }
+                    self.add(op::Transpose { perm }, "written", &[Some(now)])?
+                }
+                Op::Slice(slice) => match self.put(source, &before, &slice, now)? {
+                    Some(whole) => whole,
+                    None => return Ok(None),
+                },
+                _ => return Ok(None),
+            };
+        }
+        Ok(Some(now))
+    }
+
+    /// `base` with `part` in the place of what a slice of one axis takes.
+    fn put(&mut self, base: Value, shape: &Shape, slice: &op::Slice, part: Value) -> Result<Option<Value>> {
+        let axes: Vec<usize> = (0..shape.rank()).filter(|&axis| !slice.takes_all(axis)).collect();
+        let [axis] = axes.as_slice() else { return Ok(None) };
+        let (Some(size), Some(&1)) = (shape.get(*axis).and_then(Dim::known), slice.steps.get(*axis)) else {
+            return Ok(None);
+        };
+        let (start, count) = slice.resolve(*axis, size);
+        let mut parts = vec![part];
+        let mut rest = |lower: &mut Lower, begin: usize, end: usize, place: usize| -> Result<()> {
+            let mut outside = op::Slice::all(shape.rank());
+            if let (Some(b), Some(e)) = (outside.begins.get_mut(*axis), outside.ends.get_mut(*axis)) {
+                *b = begin as i64;
+                *e = if end == size { op::Slice::OPEN } else { end as i64 };
+            }
+            let value = lower.add(outside, "kept", &[Some(base)])?;
+            parts.insert(place, value);
+            Ok(())
+        };
+        if start > 0 {
+            rest(self, 0, start, 0)?;
+        }
+        let end = start.saturating_add(count);
+        if end < size {
+            rest(self, end, size, usize::from(start > 0) + 1)?;
+        }
+        if parts.len() == 1 {
+            return Ok(Some(part));
+        }
+        let parts: Vec<Option<Value>> = parts.into_iter().map(Some).collect();
+        Ok(Some(self.add(op::Concat { axis: *axis }, "written", &parts)?))
     }
 
     /// The value in the graph of a tensor.

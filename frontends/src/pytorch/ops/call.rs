@@ -40,7 +40,8 @@ impl<'l> Call<'l> {
         let mut named = named;
         for Parameter { name, default } in parameters {
             let arg = positional.next().or_else(|| {
-                let at = named.iter().position(|(other, _)| *other == name || (name == "self" && *other == "input"))?;
+                let alike = |other: &str| matches!((name, other), ("self", "input") | ("input", "self"));
+                let at = named.iter().position(|(other, _)| *other == name || alike(other))?;
                 Some(named.swap_remove(at).1)
             });
             match arg.or(default) {

@@ -141,7 +141,8 @@ fn full(call: &mut Call, shape: &str, value: Option<f64>) -> Result<Arg> {
         // A small one is a constant that can be computed with.
         Some(sizes) if modelport_ir::tensor::numel(&sizes).is_some_and(|n| n <= 1 << 16) => {
             let count = modelport_ir::tensor::numel(&sizes).unwrap_or(0);
-            Ok(known(call, Tensor::from_f64(dtype, &sizes, std::iter::repeat_n(value, count))))
+            // A node, not a weight: it may be written to.
+            Ok(call.constant(Tensor::from_f64(dtype, &sizes, std::iter::repeat_n(value, count))).into())
         }
         _ => {
             let like = call.lower.like(&shape)?;
