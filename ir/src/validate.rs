@@ -206,7 +206,7 @@ fn check_types(op: &Op, infos: &[Option<&ValueInfo>], messages: &mut Vec<String>
     // Inputs that must have one type, from this slot on.
     let mut same_from = None;
     match op {
-        Op::Conv(_) | Op::ConvTranspose(_) | Op::Dense(_) | Op::Einsum(_) | Op::PRelu(_) => {
+        Op::Conv(_) | Op::ConvTranspose(_) | Op::Dense(_) | Op::Einsum(_) | Op::Recurrent(_) | Op::PRelu(_) => {
             takes(0, Takes::Reals);
             same_from = Some(0);
         }
@@ -356,7 +356,13 @@ fn check_attributes(op: &Op, infos: &[Option<&ValueInfo>], messages: &mut Vec<St
         Op::Expand(op) => need(fits_into(shape, &op.shape), format!("the new shape {} has fewer axes", op.shape)),
         Op::Input(_) | Op::Constant(_) | Op::Fill(_) | Op::Foreign(_) => {}
         Op::Unary(_) | Op::PRelu(_) | Op::Gelu(_) | Op::Softmax(_) | Op::LogSoftmax(_) => {}
-        Op::Binary(_) | Op::Select(_) | Op::Cast(_) | Op::CumSum(_) | Op::Dense(_) | Op::MatMul(_) => {}
+        Op::Binary(_)
+        | Op::Select(_)
+        | Op::Cast(_)
+        | Op::CumSum(_)
+        | Op::Dense(_)
+        | Op::MatMul(_)
+        | Op::Recurrent(_) => {}
         // `infer` checks all there is.
         Op::Reshape(_) | Op::Transpose(_) | Op::Concat(_) | Op::Split(_) | Op::Pack(_) | Op::Unpack(_) => {}
         Op::Slice(_) | Op::Tile(_) | Op::Gather(_) | Op::GatherNd(_) | Op::OneHot(_) => {}

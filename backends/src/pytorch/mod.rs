@@ -4,6 +4,8 @@ mod build;
 mod functional;
 mod functions;
 mod layers;
+mod recurrent;
+mod resample;
 mod shapes;
 mod source;
 mod spatial;
@@ -125,6 +127,7 @@ fn expression(b: &mut Builder<'_>, op: &Op) -> std::result::Result<(String, Expr
         Op::Dense(_) => named("fc", l::dense(b)),
         Op::MatMul(op) => named("product", f::matmul(b, op)),
         Op::Einsum(op) => named("product", f::einsum(b, &op.equation)),
+        Op::Recurrent(op) => named("rnn", recurrent::recurrent(b, op)),
         Op::Reduce(op) => named(&format!("{:?}", op.kind).to_lowercase(), f::reduce(b, op)),
         Op::ArgReduce(op) => named("index", f::arg_reduce(b, op)),
         Op::TopK(op) => named("top", f::top_k(b, op)),

@@ -175,7 +175,12 @@ fn class_text(class: &Class) -> ClassText {
     }
     let mut body = Vec::new();
     for (targets, expr) in &class.body.statements {
-        let prefix = if targets.is_empty() { String::new() } else { format!("{} = ", targets.join(", ")) };
+        let prefix = match (targets.as_slice(), super::recurrent::gives_states(expr)) {
+            ([], _) => String::new(),
+            ([y, ..], true) if targets.iter().skip(1).all(|name| name == "_") => format!("{y}, _ = "),
+            ([y, h, c], true) => format!("{y}, ({h}, {c}) = "),
+            _ => format!("{} = ", targets.join(", ")),
+        };
         body.extend(statement(8, &prefix, expr));
     }
     let returns = match class.body.result.as_slice() {

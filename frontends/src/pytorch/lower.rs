@@ -155,7 +155,7 @@ impl Lower {
         } else if let (true, Some(Arg::Tensor(base))) = (ops::is_view(entry.name), &first) {
             for value in tensors(&result) {
                 if value != *base {
-                    self.views.entry(value).or_insert(*base);
+                    self.views.insert(value, *base);
                 }
             }
         }

@@ -15,6 +15,7 @@ mod io;
 mod math;
 mod norm;
 mod pool;
+mod recurrent;
 mod reduce;
 mod run;
 mod shape;
@@ -186,6 +187,7 @@ fn compute(op: &Op, inputs: &[Option<&Array>], shapes: &[Vec<usize>]) -> Result<
         Op::Dense(_) => dense::dense(x()?, at(inputs, 1)?, optional(2), shape),
         Op::MatMul(op) => dense::matmul(op, x()?, at(inputs, 1)?, shape),
         Op::Einsum(op) => dense::einsum(op, &all()?),
+        Op::Recurrent(op) => return recurrent::recurrent(op, &all()?, shapes),
         Op::Reduce(op) => reduce::reduce(op, x()?, shape),
         Op::ArgReduce(op) => reduce::arg_reduce(op, x()?, shape),
         Op::TopK(op) => return reduce::top_k(op, x()?, shape),

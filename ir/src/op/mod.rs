@@ -17,6 +17,7 @@ pub mod io;
 pub mod math;
 pub mod norm;
 pub mod pool;
+pub mod recurrent;
 pub mod reduce;
 pub mod shape;
 pub mod spatial;
@@ -30,6 +31,7 @@ pub use io::{Constant, Dims, Fill, Foreign, Input, Range};
 pub use math::{Binary, Cast, CumSum, Select};
 pub use norm::{BatchNorm, Dropout, GroupNorm, InstanceNorm, L2Normalize, LayerNorm, Lrn};
 pub use pool::{AdaptivePool, Pool, PoolKind};
+pub use recurrent::{Cell, Recurrent};
 pub use reduce::{ArgReduce, Extreme, Reduce, ReduceKind, TopK};
 pub use shape::{
     Concat, Expand, Gather, GatherNd, OneHot, Pack, Pad, PadMode, Reshape, Reverse, Slice, Split, Squeeze, Tile,
@@ -113,7 +115,7 @@ ops! {
     BatchNorm, LayerNorm, InstanceNorm, GroupNorm, Lrn, L2Normalize, Dropout,
     Unary, LeakyRelu, Elu, PRelu, Gelu, Clip, Softmax, LogSoftmax,
     Binary, Select, Cast, CumSum,
-    Dense, MatMul, Einsum,
+    Dense, MatMul, Einsum, Recurrent,
     Reduce, ArgReduce, TopK,
     Reshape, Transpose, Squeeze, Unsqueeze, Concat, Split, Pack, Unpack, Slice, Pad, Tile, Expand, Gather, GatherNd,
     OneHot, Reverse,

@@ -10,6 +10,7 @@ mod linear;
 mod math;
 mod norm;
 mod pool;
+mod recurrent;
 mod reduce;
 mod resize;
 mod schema;
@@ -60,6 +61,7 @@ const FAMILIES: &[Family] = &[
     create::OPS,
     resize::OPS,
     attention::OPS,
+    recurrent::OPS,
 ];
 
 /// Operators whose results share elements with their first argument.
