@@ -287,7 +287,10 @@ impl Tree {
                 if leaf.members.is_empty() {
                     call.expr = Expr::Call(Box::new(Expr::Member(0)), vec![crate::python::Arg::new(Expr::Operand(0))]);
                 }
-                call.hints = vec![self.modules[target].name.clone()];
+                call.hints = match leaf.results.as_slice() {
+                    [] => vec![self.modules[target].name.clone()],
+                    results => results.to_vec(),
+                };
                 return call;
             }
         }
@@ -365,9 +368,13 @@ impl Tree {
 
 /// A leaf as one module called with its first operand: what makes the module, and its weights.
 fn layer(leaf: &Leaf) -> Option<(Expr, Vec<Param>)> {
-    let called = |expr: &Expr| {
-        matches!(expr, Expr::Call(function, args) if **function == Expr::Member(0)
-            && matches!(args.as_slice(), [arg] if arg.value == Expr::Operand(0)))
+    let called = |expr: &Expr| match expr {
+        // A call that gives several values may take states beside its first operand.
+        Expr::Prefix("", call) => matches!(&**call, Expr::Call(function, _) if **function == Expr::Member(0)),
+        Expr::Call(function, args) if **function == Expr::Member(0) => {
+            matches!(args.as_slice(), [arg] if arg.value == Expr::Operand(0))
+        }
+        _ => false,
     };
     match (leaf.members.as_slice(), leaf.modules.as_deref()) {
         ([member], _) if member.kind == MemberKind::Module && called(&leaf.expr) => {
