@@ -142,6 +142,7 @@ fn expression(b: &mut Builder<'_>, op: &Op) -> std::result::Result<(String, Expr
         Op::CumSum(op) => named("sums", f::cumsum(b, op)),
         Op::Dense(_) => named("fc", l::dense(b)),
         Op::MatMul(op) => named("product", f::matmul(b, op)),
+        Op::Recurrent(_) => Err(b.problem("recurrent layers are not written as Keras code yet")),
         Op::Einsum(op) => named("product", f::einsum(b, &op.equation)),
         Op::Reduce(op) => named(&format!("{:?}", op.kind).to_lowercase(), f::reduce(b, op)),
         Op::ArgReduce(op) => named("index", f::arg_reduce(b, op)),

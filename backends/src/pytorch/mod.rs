@@ -5,7 +5,6 @@ mod functional;
 mod functions;
 mod layers;
 mod recurrent;
-mod resample;
 mod shapes;
 mod source;
 mod spatial;
