@@ -59,6 +59,7 @@ impl Parser {
             Token::Name(name) => name.clone(),
             Token::Op(op) => (*op).to_owned(),
             Token::Newline => "the end of the line".to_owned(),
+            Token::Dedent => "the end of the block".to_owned(),
             Token::End => "the end of the file".to_owned(),
             token => format!("{token:?}"),
         };
@@ -574,10 +575,26 @@ mod tests {
     fn errors_say_the_line() {
         assert_eq!(
             parse("def f(x):\n  a = (1,\n").unwrap_err(),
-            "line 2: an expression is expected, found the end of the file"
+            "line 2: an expression is expected, found the end of the block"
         );
         assert!(parse(&format!("def f(x):\n  return {}x{}\n", "(".repeat(5000), ")".repeat(5000))).is_err());
         assert!(parse(&format!("def f(x):\n  return {}x\n", "-".repeat(5000))).is_err());
         assert!(parse(&format!("def f(x):\n  return x{}\n", ".a".repeat(100_000))).is_err());
+    }
+
+    #[test]
+    fn damaged_code_is_an_error_or_other_code() {
+        let text = "class Net(Module):\n  weight : Tensor\n  def forward(self: Net,\n    x: Tensor) -> Tensor:\n    \
+                    a, b, = torch.chunk(x, 2, 1.5e-3)\n    if torch.gt(a, 1):\n      c = {\"k\": [a, (b,)]}\n    return -a[0].x\n";
+        let mut seed = 7u64;
+        for _ in 0..3000 {
+            let mut bytes = text.as_bytes().to_vec();
+            for _ in 0..3 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let place = (seed >> 33) as usize % bytes.len();
+                bytes[place] = [b'(', b'"', b'\\', b' ', b'\n', b':', b'.', b'9', 0xc3][(seed >> 20) as usize % 9];
+            }
+            let _ = parse(&String::from_utf8_lossy(&bytes));
+        }
     }
 }
