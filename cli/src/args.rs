@@ -333,6 +333,16 @@ fn style() -> Vec<Arg> {
                 "Layout of the network's inputs and outputs: the target framework's (channels first for PyTorch, last \
                  for Keras), or the source's, with a permute at the border",
             ),
+        Arg::new("purpose")
+            .long("for")
+            .value_name("PURPOSE")
+            .default_value("training")
+            .value_parser(["training", "inference"])
+            .help(
+                "What the code is for: training and everything else, or inference alone, where it runs faster: batch \
+                 normalisation is folded into the layers, dropout is gone, dense layers take the place of convolutions \
+                 of whole maps",
+            ),
         path("name-map", "name-map")
             .help("Also write a JSON file that tells, for every weight, its name in the source"),
         whole_module(),
@@ -408,6 +418,8 @@ pub struct Conversion {
     pub weights_output: Option<PathBuf>,
     /// Layout of inputs and outputs.
     pub ports: Ports,
+    /// Whether the code is made faster, and no longer fit to be trained.
+    pub inference: bool,
     /// Where to write the names that the weights had.
     pub name_map: Option<PathBuf>,
     /// Whether the model file is that of a whole module.
@@ -432,6 +444,7 @@ impl Conversion {
             output: file("output").unwrap_or_default(),
             weights_output: file("weights-output"),
             ports: if word("layout") == Some("source") { Ports::Source } else { Ports::Target },
+            inference: word("purpose") == Some("inference"),
             name_map: file("name-map"),
             whole_module: is_set(matches, "whole-module"),
             kit_model,

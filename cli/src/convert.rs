@@ -7,7 +7,7 @@ use modelport_backends::plan::Param;
 use modelport_backends::weights::{self, Format};
 use modelport_frontends::{self as frontends, Source};
 use modelport_ir::atomic::AtomicFile;
-use modelport_ir::{Error, Graph, Problem, Result, codec, layout, validate};
+use modelport_ir::{Error, Graph, Problem, Result, codec, layout, pass, validate};
 use serde_json::Value;
 
 use crate::args::Conversion;
@@ -159,6 +159,9 @@ impl Files {
         let (code, weights) = (self.code.path().to_owned(), self.weights.path().to_owned());
         let source = report.sources.first().cloned().unwrap_or_default();
         let from_source = |error: Error| error.in_file(&source);
+        if conversion.inference {
+            ui.stage("fold", None, |_| pass::run(&mut graph, pass::FOR_INFERENCE)).map_err(from_source)?;
+        }
         ui.stage("layout", None, |_| {
             layout::convert(&mut graph, conversion.target.layout(), conversion.ports)?;
             validate::validate(&graph)

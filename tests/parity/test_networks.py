@@ -81,6 +81,25 @@ def test_state_dict(case, converted):
         assert result.dtype == torch.float16 or not result.is_floating_point()
 
 
+@each_case
+def test_for_inference(case, converted):
+    """Folded, with the same outputs; no normalisation is left behind a layer that can take it in, and no dropout."""
+    files = converted(case, "checkpoint", "--for", "inference")
+    assert_parity(case, files)
+    assert "Dropout" not in files.text
+    # What is normalised behind a sum or a concatenation, in front of an activation, has to stay.
+    if not case.name.startswith(("resnet_v2", "nasnet")):
+        assert "BatchNorm" not in files.text
+
+
+@only("squeezenet")
+def test_for_something_else(case, tmp_path):
+    arguments = [*case.source(), "-df", "pytorch", "-om", tmp_path / "model.pth", "--for", "speed"]
+    result = modelport("convert", *arguments, check=False)
+    assert result.returncode == 2 and "training" in result.stderr and "inference" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @few_cases
 @pytest.mark.parametrize("ir", ["pb", "json"])
 def test_three_steps(case, ir, converted, tmp_path):

@@ -45,7 +45,7 @@ struct Found {
 fn find(graph: &Graph, id: NodeId) -> Option<Found> {
     orders(graph, id.into(), Binary::Add).into_iter().find_map(|(sum, bias)| {
         let tensor = graph.tensor(bias)?;
-        let (layer, axis) = layer(graph, sum)?;
+        let (layer, axis) = layer(graph, sum).filter(|(layer, _)| graph.input_of(*layer, 2).is_none())?;
         let shape = graph.shape(sum);
         let channels = shape.get(axis)?.known()?;
         let varying = varying_axes(graph.shape(bias), shape)?;
@@ -59,8 +59,8 @@ fn find(graph: &Graph, id: NodeId) -> Option<Found> {
     })
 }
 
-/// The layer without a bias from which alone a value comes, and the value's channel axis.
-fn layer(graph: &Graph, mut value: Value) -> Option<(NodeId, usize)> {
+/// The layer from which alone a value comes, and the value's channel axis.
+pub(super) fn layer(graph: &Graph, mut value: Value) -> Option<(NodeId, usize)> {
     let mut between = Vec::new();
     for _ in 0..DEPTH {
         if graph.uses(value) != 1 {
@@ -79,9 +79,8 @@ fn layer(graph: &Graph, mut value: Value) -> Option<(NodeId, usize)> {
             }
             _ => return None,
         };
-        let free = graph.input_of(value.node, 2).is_none();
         let axis = between.iter().rev().try_fold(axis, |axis, &step| follow(graph, step, axis))?;
-        return free.then_some((value.node, axis));
+        return Some((value.node, axis));
     }
     None
 }

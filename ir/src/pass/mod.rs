@@ -5,8 +5,12 @@
 
 pub mod absorb_bias;
 pub mod absorb_scale;
+mod affine;
+pub mod dense_convs;
+pub mod drop_dropout;
 pub mod drop_reshapes;
 pub mod drop_transposes;
+pub mod fold_batch_norm;
 pub mod fold_constants;
 pub mod fold_pad;
 pub mod fuse_activations;
@@ -148,6 +152,35 @@ pub const NORMALIZE: &[Pass] = &[
     },
 ];
 
+/// The passes that make a normalised graph faster to run, and no longer fit to be trained.
+pub const FOR_INFERENCE: &[Pass] = &[
+    Pass { name: "drop_dropout", reason: "it does nothing at inference", after: &[], run: drop_dropout::run },
+    Pass {
+        name: "fold_batch_norm",
+        reason: "a layer with other weights does the same without a second look at every element",
+        after: &["drop_dropout"],
+        run: fold_batch_norm::run,
+    },
+    Pass {
+        name: "absorb_bias",
+        reason: "what stood behind a product that was folded is a bias now",
+        after: &["fold_batch_norm"],
+        run: absorb_bias::run,
+    },
+    Pass {
+        name: "dense_convs",
+        reason: "a matrix product needs no rearrangement of its weights, which a convolution does for every call",
+        after: &["drop_dropout", "fold_batch_norm"],
+        run: dense_convs::run,
+    },
+    Pass {
+        name: "remove_noops",
+        reason: "reshapes that follow each other are joined",
+        after: &["dense_convs"],
+        run: remove_noops::run,
+    },
+];
+
 /// Runs passes in order. Debug builds check that each keeps a valid graph valid.
 ///
 /// # Errors
@@ -183,12 +216,14 @@ mod tests {
 
     #[test]
     fn every_pass_comes_after_those_that_it_needs() {
-        let mut done = HashSet::new();
-        for pass in NORMALIZE {
-            for before in pass.after {
-                assert!(done.contains(before), "{} needs {before}", pass.name);
+        for passes in [NORMALIZE, FOR_INFERENCE] {
+            let mut done = HashSet::new();
+            for pass in passes {
+                for before in pass.after {
+                    assert!(done.contains(before), "{} needs {before}", pass.name);
+                }
+                done.insert(pass.name);
             }
-            done.insert(pass.name);
         }
     }
 

@@ -5,6 +5,7 @@
 //! a permutation stays a view too.
 
 mod dtype;
+mod scaled;
 mod storage;
 mod stream;
 

@@ -150,9 +150,27 @@ impl Storage for InOrder {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let mut window = Window { skip: offset, buffer, filled: 0 };
-        write(&self.0, &mut window)?;
+        let (rows, skip) = rows(&self.0, offset, buffer.len());
+        let mut window = Window { skip, buffer, filled: 0 };
+        write(&rows, &mut window)?;
         window.finish()
+    }
+}
+
+/// The rows of a view that hold the bytes from `offset` on, and how many bytes come before these in them: what is read
+/// piece by piece is not gathered as a whole for every piece.
+fn rows(tensor: &Tensor, offset: u64, len: usize) -> (Tensor, u64) {
+    let whole = || (tensor.clone(), offset);
+    let Some([_]) = tensor.axes.first().map(Vec::as_slice) else { return whole() };
+    let count = tensor.shape().first().copied().unwrap_or(0);
+    if count == 0 || tensor.byte_len() == 0 {
+        return whole();
+    }
+    let row = (tensor.byte_len() / count) as u64;
+    let (begin, end) = (offset / row, (offset + len as u64).div_ceil(row).min(count as u64));
+    match tensor.sliced(0, begin as usize, end.max(begin) as usize) {
+        Ok(rows) => (rows, offset - begin * row),
+        Err(_) => whole(),
     }
 }
 
@@ -169,9 +187,12 @@ impl Storage for Converted {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let mut window = Window { skip: offset, buffer, filled: 0 };
+        let ratio = (self.tensor.dtype.size() as u64, self.dtype.size() as u64);
+        let len = buffer.len() as u64 * ratio.0 / ratio.1;
+        let (rows, skip) = rows(&self.tensor, offset / ratio.1 * ratio.0, len as usize + ratio.0 as usize);
+        let mut window = Window { skip: skip / ratio.0 * ratio.1 + offset % ratio.1, buffer, filled: 0 };
         let mut convert = Convert { from: self.tensor.dtype, to: self.dtype, out: &mut window, scratch: Vec::new() };
-        write(&self.tensor, &mut convert)?;
+        write(&rows, &mut convert)?;
         window.finish()
     }
 }
