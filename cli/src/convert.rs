@@ -170,6 +170,7 @@ impl Files {
         let options = target::Options {
             kit_model: conversion.kit_model,
             restore: conversion.whole_module,
+            inference: conversion.inference,
             weights_file: weights.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         };
         let generated = ui.stage("plan", None, |_| conversion.target.generate(&graph, options)).map_err(from_source)?;

@@ -50,6 +50,8 @@ pub struct Options {
     pub kit_model: bool,
     /// What a pickled whole module needs.
     pub restore: bool,
+    /// Whether it only has to be fast.
+    pub inference: bool,
     /// Name of the weights file.
     pub weights_file: String,
 }
@@ -121,10 +123,10 @@ impl Target {
     /// # Errors
     /// Every node that the framework cannot say.
     pub fn generate(self, graph: &Graph, options: Options) -> Result<Generated> {
-        let Options { kit_model, restore, weights_file } = options;
+        let Options { kit_model, restore, inference, weights_file } = options;
         match self {
             Target::PyTorch => {
-                let options = pytorch::Options { kit_model, restore, weights_file };
+                let options = pytorch::Options { kit_model, restore, inference, weights_file };
                 let pytorch::Generated { code, params } = pytorch::generate(graph, &options)?;
                 Ok(Generated { code, params, model: None })
             }

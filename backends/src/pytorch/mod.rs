@@ -23,6 +23,9 @@ pub struct Options {
     pub kit_model: bool,
     /// Also what a pickled whole module needs to come back.
     pub restore: bool,
+    /// Whether the network only has to be fast: `load` then keeps kernels, and so the data, with channels last in
+    /// memory, which suits the CPU's convolutions. Shapes and results are the same.
+    pub inference: bool,
     /// Name of the weights file, for the docstring and as the default of `load`.
     pub weights_file: String,
 }

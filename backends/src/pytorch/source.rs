@@ -50,6 +50,9 @@ pub fn render(graph: &Graph, program: &Program, options: &Options) -> Result<Str
     context.insert("weights", &Lit::Str(options.weights_file.clone()).to_string());
     context.insert("kit_model", &options.kit_model);
     context.insert("restore", &options.restore);
+    // Said of a whole module, PyTorch takes it for kernels of two spatial axes alone.
+    let ranks: Vec<usize> = program.params.iter().map(|param| param.tensor.rank()).collect();
+    context.insert("channels_last", &(options.inference && ranks.contains(&4) && !ranks.contains(&5)));
     let mut tera = tera::Tera::default();
     tera.autoescape_on(Vec::new());
     let text = tera.add_raw_template("pytorch.py", TEMPLATE).and_then(|()| tera.render("pytorch.py", &context));

@@ -6,7 +6,7 @@ use super::pattern::{operands, orders, varying_axes};
 use super::rewrite::{named_view, view};
 use crate::diagnostic::{Error, Result};
 use crate::graph::{Graph, NodeId, Value};
-use crate::op::{Binary, Conv, ConvTranspose, Op};
+use crate::op::{Binary, ConvTranspose, Op};
 use crate::tensor::{DType, Tensor};
 
 /// Channels that are worth a vector in memory.
@@ -104,15 +104,21 @@ pub fn into_weights(graph: &mut Graph, node: NodeId, scale: &[f64], shift: &[f64
     set_bias(graph, node, &mut inputs, tensor.dtype(), values.collect(), scaled)
 }
 
-/// Makes `x * scale + shift` of a layer's operand `x` part of its weights: axis `channel` of the weights seen with the
-/// shape `split` is that of the channels, and `groups` parts of the results read a part of the channels each.
-pub fn into_reader(
-    graph: &mut Graph,
-    node: NodeId,
-    (split, channel, groups): (&[usize], usize, usize),
-    scale: &[f64],
-    shift: &[f64],
-) -> Result<bool> {
+/// How a layer's weights are seen: with these sizes, the channels of its operand along one axis. As many groups of
+/// results read a part of the channels each.
+pub struct Seen {
+    /// Their product is that of the weights' own sizes; the last one is theirs.
+    pub sizes: Vec<usize>,
+    /// The axis of the channels.
+    pub channel: usize,
+    /// 1 for all but convolutions of groups.
+    pub groups: usize,
+}
+
+/// Makes `x * scale + shift` of a layer's operand `x` part of its weights.
+pub fn into_reader(graph: &mut Graph, node: NodeId, seen: &Seen, scale: &[f64], shift: &[f64]) -> Result<bool> {
+    let Seen { sizes: split, channel, groups } = seen;
+    let (channel, groups) = (*channel, *groups);
     let mut inputs = graph.inputs_of(node);
     let Some(Some(weights)) = inputs.get(1).copied() else { return Ok(false) };
     let Some(tensor) = graph.tensor(weights).cloned() else { return Ok(false) };
@@ -135,7 +141,7 @@ pub fn into_reader(
         let part = tensor.sliced(last, range.start, range.end).map_err(Error::new)?;
         let own = group * width..(group + 1) * width;
         let (Some(scale), Some(shift)) = (scale.get(own.clone()), shift.get(own)) else { return Ok(false) };
-        let mut sizes = split.to_vec();
+        let mut sizes = split.clone();
         if let Some(size) = sizes.last_mut() {
             *size = per_group;
         }
@@ -238,9 +244,4 @@ fn of_outputs(tensor: &Tensor, op: &ConvTranspose, scale: &[f64]) -> std::result
         part.scaled(spatial, scale.get(group * per_group..(group + 1) * per_group).unwrap_or_default())
     });
     Tensor::joined(&parts.collect::<std::result::Result<Vec<_>, _>>()?, spatial + 1)
-}
-
-/// How the weights of a convolution are seen by [`into_reader`].
-pub fn seen_by_conv(op: &Conv, weights: &[usize]) -> (Vec<usize>, usize, usize) {
-    (weights.to_vec(), weights.len().saturating_sub(2), op.groups)
 }

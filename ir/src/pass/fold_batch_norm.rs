@@ -11,7 +11,7 @@
 //! Zeros around the operand of a convolution are not normalised, and an activation stands where it stands: there the
 //! normalisation stays. Kernels are scaled while they are written; nothing of their size is held in memory.
 
-use super::affine::{self, Affine};
+use super::affine::{self, Affine, Seen};
 use super::pattern::is_regrouping;
 use super::rewrite::forward;
 use crate::diagnostic::Result;
@@ -36,8 +36,7 @@ pub fn run(graph: &mut Graph) -> Result<usize> {
         }
         let Some(affine) = Affine::of(graph, id) else { return Ok(false) };
         let Some((reader, seen)) = reader(graph, id, affine.axis) else { return Ok(false) };
-        let (split, channel, groups) = seen;
-        if !affine::into_reader(graph, reader, (&split, channel, groups), &affine.scale, &affine.shift)? {
+        if !affine::into_reader(graph, reader, &seen, &affine.scale, &affine.shift)? {
             return Ok(false);
         }
         graph.replace_uses(id.into(), affine.x);
@@ -48,7 +47,7 @@ pub fn run(graph: &mut Graph) -> Result<usize> {
 }
 
 /// The layer that alone reads a normalised value, and how its weights are to be seen.
-fn reader(graph: &Graph, id: NodeId, axis: usize) -> Option<(NodeId, (Vec<usize>, usize, usize))> {
+fn reader(graph: &Graph, id: NodeId, axis: usize) -> Option<(NodeId, Seen)> {
     let normalized = Value::from(id);
     let mut value = normalized;
     for _ in 0..4 {
@@ -69,7 +68,8 @@ fn reader(graph: &Graph, id: NodeId, axis: usize) -> Option<(NodeId, (Vec<usize>
             Op::Conv(op) => {
                 let rank = graph.shape(value).rank();
                 let fits = op.pads.is_zero() && value == normalized && axis == op.layout.channel_axis(rank);
-                fits.then(|| (reader, affine::seen_by_conv(op, &weights.shape())))
+                let sizes = weights.shape();
+                fits.then(|| (reader, Seen { channel: sizes.len().saturating_sub(2), sizes, groups: op.groups }))
             }
             Op::Dense(_) => Some((reader, seen_by_dense(graph, normalized, value, axis, &weights.shape())?)),
             _ => None,
@@ -79,21 +79,15 @@ fn reader(graph: &Graph, id: NodeId, axis: usize) -> Option<(NodeId, (Vec<usize>
 }
 
 /// A dense layer on the channels themselves, or on all axes but the batch made one.
-fn seen_by_dense(
-    graph: &Graph,
-    normalized: Value,
-    read: Value,
-    axis: usize,
-    weights: &[usize],
-) -> Option<(Vec<usize>, usize, usize)> {
+fn seen_by_dense(graph: &Graph, normalized: Value, read: Value, axis: usize, weights: &[usize]) -> Option<Seen> {
     let (before, after) = (graph.shape(normalized), graph.shape(read));
     let &[inputs, outputs] = weights else { return None };
     if normalized == read {
-        return (axis + 1 == before.rank()).then(|| (vec![inputs, outputs], 0, 1));
+        return (axis + 1 == before.rank()).then(|| Seen { sizes: vec![inputs, outputs], channel: 0, groups: 1 });
     }
     let sizes: Vec<usize> = before.iter().skip(1).map(crate::Dim::known).collect::<Option<_>>()?;
     let flat = after.rank() == 2 && sizes.iter().product::<usize>() == inputs && before.first() == after.first();
-    flat.then(|| (sizes.into_iter().chain([outputs]).collect(), axis - 1, 1))
+    flat.then(|| Seen { sizes: sizes.into_iter().chain([outputs]).collect(), channel: axis - 1, groups: 1 })
 }
 
 #[cfg(test)]

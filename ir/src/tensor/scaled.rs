@@ -99,7 +99,7 @@ impl Storage for Scaled {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let size = self.dtype.size();
-        if offset % size as u64 != 0 || buffer.len() % size != 0 {
+        if !offset.is_multiple_of(size as u64) || !buffer.len().is_multiple_of(size) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "part of an element can't be read"));
         }
         self.inner.read_at(offset, buffer)?;
