@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
+use modelport_frontends::pytorch::arch::Arguments;
 use modelport_frontends::{Framework, Source};
 use modelport_ir::layout::Ports;
 
@@ -210,6 +211,7 @@ fn commands() -> Vec<Command> {
             .args(ends())
             .arg(moving_averages())
             .arg(weights_key()),
+        Command::new("archs").about("List the architectures that PyTorch state dicts are recognised as"),
         Command::new("ops").about("Print the operators that can be converted, as a table in Markdown"),
         Command::new("completions")
             .about("Print completions for a shell")
@@ -223,7 +225,7 @@ fn commands() -> Vec<Command> {
     .into_iter()
     .map(|command| {
         // `run` asks every command for these, also where they make no difference.
-        let is_plain = ["ops", "completions", "man"].contains(&command.get_name());
+        let is_plain = ["archs", "ops", "completions", "man"].contains(&command.get_name());
         command.args(talk().map(|arg| arg.hide(is_plain))).max_term_width(120)
     })
     .collect()
@@ -284,6 +286,7 @@ fn source() -> Vec<Arg> {
     args.extend(ends());
     args.push(moving_averages());
     args.push(weights_key());
+    args.extend(arch());
     args
 }
 
@@ -319,6 +322,28 @@ pub fn weights_key() -> Arg {
         "Where in a PyTorch checkpoint the weights are, such as model or ema.module [default: the likeliest place, which \
          the report tells]",
     )
+}
+
+/// What weights without a graph are of.
+fn arch() -> [Arg; 2] {
+    let pair = |text: &str| match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    };
+    [
+        Arg::new("arch").long("arch").value_name("NAME").help(
+            "The architecture of a PyTorch state dict, which has no graph: resnet, say, or what else `modelport archs` \
+             lists [default: recognised from keys and shapes]",
+        ),
+        Arg::new("arch-arg")
+            .long("arch-arg")
+            .value_name("KEY=VALUE")
+            .action(ArgAction::Append)
+            .value_parser(pair)
+            .help(
+                "What the shapes of an architecture's weights do not tell, such as replace_stride_with_dilation=0,1,1",
+            ),
+    ]
 }
 
 /// How the code is to be.
@@ -471,7 +496,15 @@ pub fn source_of(matches: &ArgMatches) -> Source {
         training: false,
         moving_averages: is_set(matches, "ema"),
         weights_key: word("weights-key"),
+        architecture: architecture(matches),
     }
+}
+
+/// What is said of the architecture of a state dict.
+fn architecture(matches: &ArgMatches) -> Arguments {
+    let arch = matches.try_get_one::<String>("arch").ok().flatten().cloned();
+    let args = matches.try_get_many::<(String, String)>("arch-arg").ok().flatten();
+    Arguments { arch, args: args.into_iter().flatten().cloned().collect() }
 }
 
 fn is_set(matches: &ArgMatches, id: &str) -> bool {

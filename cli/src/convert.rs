@@ -22,7 +22,8 @@ pub fn convert(conversion: &Conversion, ui: &mut Ui) -> Result<()> {
     let begun = Files::begin(conversion, code, weights)?;
     let framework = frontends::framework(&conversion.source).name();
     let graph = read(&conversion.source, ui)?;
-    let report = Report { command: "convert", framework, sources: files(&conversion.source), ..Report::default() };
+    let (sources, recognised) = (files(&conversion.source), recognised(&graph));
+    let report = Report { command: "convert", framework, sources, recognised, ..Report::default() };
     begun.write(conversion, graph, report, ui)
 }
 
@@ -44,6 +45,7 @@ pub fn to_ir(conversion: &Conversion, ui: &mut Ui) -> Result<()> {
         command: "to-ir",
         framework: frontends::framework(&conversion.source).name(),
         sources: files(&conversion.source),
+        recognised: recognised(&graph),
         parameters: graph.parameters(),
         network: Some(Network::of(&graph)),
         files: files_written,
@@ -111,6 +113,11 @@ fn restorable(code: &Path) -> Result<String> {
         return Err(failed(message.to_owned()).hint("write it with `modelport to-code … --whole-module`").into());
     }
     output::module(code)
+}
+
+/// What a state dict was recognised as, and why.
+fn recognised(graph: &Graph) -> Option<String> {
+    graph.source.split_once("recognised as ").map(|(_, text)| text.to_owned())
 }
 
 fn read(source: &Source, ui: &Ui) -> Result<Graph> {

@@ -1,5 +1,6 @@
 //! The command line of modelport: arguments in, reports and errors out. Everything that knows networks is elsewhere.
 
+mod archs;
 mod args;
 mod argv;
 mod convert;
@@ -100,6 +101,7 @@ fn dispatch(program: Program, name: &str, matches: &ArgMatches, ui: &mut Ui) -> 
         "to-model" => convert::to_model(&args::Conversion::of(matches, kit_model), ui),
         "transfer" => transfer::transfer(matches, ui),
         "inspect" => inspect::inspect(matches, ui),
+        "archs" => ui.print(&archs::list()),
         "ops" => ui.print(&ops::table()),
         "completions" => ui.print(&args::completions(matches)),
         "man" => ui.print(&args::man(matches)?),

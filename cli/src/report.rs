@@ -104,6 +104,8 @@ pub struct Report {
     pub command: &'static str,
     pub framework: &'static str,
     pub sources: Vec<PathBuf>,
+    /// What a network without a graph was recognised as, and why.
+    pub recognised: Option<String>,
     pub network: Option<Network>,
     pub parameters: usize,
     pub files: Vec<PathBuf>,
@@ -126,6 +128,7 @@ impl Report {
             "source": {
                 "framework": self.framework,
                 "files": self.sources.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
+                "recognised": self.recognised,
                 "operators": self.network.as_ref().map(|network| network.operators),
                 "tensors": self.network.as_ref().map(|network| network.tensors),
             },
@@ -142,6 +145,7 @@ impl Report {
         let mut lines = Vec::new();
         let sources: Vec<String> = self.sources.iter().map(|path| path.display().to_string()).collect();
         lines.push(("read", format!("{} ({})", sources.join(", "), self.framework)));
+        lines.extend(self.recognised.iter().map(|text| ("", format!("recognised as {text}"))));
         if let Some(network) = &self.network {
             lines.push((
                 "",

@@ -65,6 +65,8 @@ pub struct Source {
     pub moving_averages: bool,
     /// Where in a PyTorch checkpoint the weights are, such as `model` or `ema.module`.
     pub weights_key: Option<String>,
+    /// Of which architecture a state dict is, and what its shapes do not tell.
+    pub architecture: pytorch::arch::Arguments,
 }
 
 /// The framework that the files of a network are from: by their content, else what the user says, else by their names,

@@ -2,6 +2,7 @@
 //!
 //! [`content`] tells what a file is and opens it; [`state`] finds the weights in it, [`module`] whole modules.
 
+pub mod arch;
 pub mod archive;
 pub mod arg;
 pub mod content;
@@ -88,12 +89,38 @@ pub fn read(source: &Source) -> Result<Graph> {
     match opened.content {
         Content::Exported(archive) => export::read(network, &archive, &source.input_shapes, given),
         Content::Script(archive) => torchscript::read(source, network, &archive, given.as_ref()),
+        Content::Objects(ref objects) if module::is_module(objects, objects.root()) => {
+            let mut graph = whole_module(network, objects, source)?;
+            if let Some(given) = &given {
+                fill::fill_graph(&mut graph, given, network)?;
+            }
+            Ok(graph)
+        }
         Content::Objects(_) | Content::Tensors(_) => {
-            let state = state::of_content(network, opened, &selection(source))?;
-            let message = format!("holds {} weights and no graph ({})", state.tensors.len(), state.origin());
-            Err(Problem::new(message).file(network).hint(format!("save the graph too: {EXPORT}")).into())
+            let state = match given {
+                Some(given) => given,
+                None => state::of_content(network, opened, &selection(source))?,
+            };
+            let name = stem(network);
+            arch::recognise(&state, &source.architecture, &name, &source.input_shapes)
         }
     }
+}
+
+/// The graph of a module that `torch.save(model)` wrote.
+fn whole_module(path: &Path, objects: &objects::Objects, source: &Source) -> Result<Graph> {
+    let failed = |message: String| Error::from(Problem::new(message).file(path));
+    let tree = module::module_in(objects, objects.root()).transpose().map_err(failed)?;
+    let tree = tree.ok_or_else(|| failed("holds no module".to_owned()))?;
+    let origin = format!("PyTorch module {}", tree.class_name());
+    let default = tree.class.starts_with("torchvision.").then(|| arch::default_input(&tree)).flatten();
+    let graph = arch::lower(&tree, (&stem(path), &origin), &source.input_shapes, default.as_deref());
+    graph.map_err(|error| error.in_file(path))
+}
+
+/// A file's name without its extension.
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Whether a file is a saved neutral graph.
