@@ -8,7 +8,6 @@ use super::layers::one;
 use super::recognise::Candidate;
 use crate::pytorch::arg::Arg;
 use crate::pytorch::lower::Lower;
-use crate::pytorch::module::ModuleTree;
 
 /// What a module of this class computes.
 pub fn forward(class: &str) -> Option<Forward> {

@@ -1,13 +1,9 @@
 //! torchvision's `models/shufflenetv2.py`.
 
-use modelport_ir::Result;
-
 use super::build::*;
-use super::call::{Forward, This, functional as F};
+use super::call::{Forward, functional as F};
 use super::layers::one;
 use super::recognise::Candidate;
-use crate::pytorch::arg::Arg;
-use crate::pytorch::lower::Lower;
 use crate::pytorch::module::ModuleTree;
 
 /// What a module of this class computes.

@@ -1,14 +1,8 @@
 //! torchvision's `models/vgg.py`.
 
-use modelport_ir::Result;
-
 use super::build::*;
-use super::call::{Forward, This, functional as F};
-use super::layers::one;
+use super::call::Forward;
 use super::recognise::Candidate;
-use crate::pytorch::arg::Arg;
-use crate::pytorch::lower::Lower;
-use crate::pytorch::module::ModuleTree;
 
 /// What a module of this class computes.
 pub fn forward(class: &str) -> Option<Forward> {
