@@ -198,7 +198,7 @@ fn none_fits(state: &StateDict, nearest: &Fit) -> Problem {
         let name = &nearest.candidate.name;
         message.push_str(&format!("\n    nearest is {name}, with {} of the keys", nearest.known));
         let lists =
-            [("it has no", &nearest.surplus, &state.tensors), ("missing are", &nearest.missing, &state.tensors)];
+            [("not of it are", &nearest.surplus, &state.tensors), ("missing are", &nearest.missing, &state.tensors)];
         for (label, keys, _) in lists.iter().filter(|(_, keys, _)| !keys.is_empty()) {
             message.push_str(&format!("\n    {label} {}", some(keys)));
         }

@@ -19,7 +19,8 @@ pub fn build(at: &At) -> Candidate {
         .collect();
     let normed = features.has("1.running_mean");
     let per_conv = if normed { 3 } else { 2 };
-    if convs.first() != Some(&0) {
+    // AlexNet has as plain a chain, with other kernels.
+    if convs.first() != Some(&0) || features.size("0.weight", 2) != 3 {
         at.lacks("features.0.weight");
     }
     let stack = sequential(|mut new| {
