@@ -261,7 +261,11 @@ impl Report {
         let width = matches.iter().map(|found| found.target.chars().count()).max().unwrap_or(0);
         let mut text = String::new();
         for found in matches {
-            let from = if found.sources.is_empty() { "zeros".to_owned() } else { found.sources.join(" + ") };
+            let from = if found.sources.is_empty() {
+                "a value that changes nothing".to_owned()
+            } else {
+                found.sources.join(" + ")
+            };
             let shape = format!("{:?}", found.tensor.shape());
             text.push_str(&format!("{:<width$}  {shape:<20}  {from}  (by {})\n", found.target, found.by.name()));
         }

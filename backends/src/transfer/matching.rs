@@ -258,6 +258,15 @@ impl Matcher<'_> {
                 }
             }
         }
+        for (index, layer) in target.layers.iter().enumerate() {
+            if let Some(partner) = self.partner.get(index).copied().flatten().and_then(|(at, _)| source.layers.get(at))
+            {
+                let pair = self.pair_of(index, partner, layer);
+                let spare = partner.parameters.iter().filter(|p| !used.contains(&p.name) && pair.is_spare(p));
+                let spare: Vec<String> = spare.map(|parameter| parameter.name.clone()).collect();
+                used.extend(spare);
+            }
+        }
         let all = source.layers.iter().flat_map(|layer| &layer.parameters);
         self.plan.left_in_source = all.map(|p| p.name.clone()).filter(|name| !used.contains(name)).collect();
         self.plan
@@ -308,8 +317,9 @@ impl Pair<'_> {
     fn leaves_nothing(&self) -> bool {
         let made: HashSet<String> =
             self.target.parameters.iter().filter_map(|p| self.make(p).ok()).flat_map(|made| made.sources).collect();
-        let is_spare =
-            |parameter: &Parameter| matches!(&parameter.role, Role::Named(_)) && self.from == Family::TensorFlow;
+        let is_spare = |parameter: &Parameter| {
+            matches!(&parameter.role, Role::Named(_)) && self.from == Family::TensorFlow || self.is_spare(parameter)
+        };
         self.source.parameters.iter().all(|parameter| made.contains(&parameter.name) || is_spare(parameter))
     }
 }

@@ -144,6 +144,21 @@ fn joints_of_names_are_understood() {
 }
 
 #[test]
+fn norms_without_factor_are_those_with_ones() {
+    let ones = Tensor::from_f32(&[2], &[1.0, 1.0]);
+    let tensors = [("bn.weight", ones), ("bn.bias", counting(&[2])), ("bn.running_mean", counting(&[2]))];
+    let source = Side::pytorch(tensors.iter().map(|(name, tensor)| (*name, tensor)));
+    let target = keras(&[("bn", Some("batch_normalization"), &[("beta", &[2]), ("moving_mean", &[2])])]);
+    assert!(plan(&source, &target, &Options::default()).is_complete());
+    let back = plan(&target, &source, &Options::default());
+    assert!(back.is_complete(), "{back:?}");
+    assert_eq!((values(&back, "bn.weight"), of(&back, "bn.weight").sources.len()), (vec![1.0, 1.0], 0));
+    // Other factors would be lost.
+    let source = torch(&[("bn.weight", &[2]), ("bn.bias", &[2]), ("bn.running_mean", &[2])]);
+    assert_eq!(plan(&source, &target, &Options::default()).left_in_source, ["bn.weight"]);
+}
+
+#[test]
 fn maps_are_checked() {
     let error = Map::parse(r#"{"a": 1, "b": {"from": "c", "permut": [1]}, "d": {"permute": [0]}}"#).unwrap_err();
     assert_eq!(error.problems.len(), 3, "{error}");

@@ -60,9 +60,13 @@ impl Pair<'_> {
     /// The tensor of the target that this parameter is, made of the source's.
     pub fn make(&self, parameter: &Parameter) -> Outcome<Made> {
         let made = match Self::is_channels_first(self.from) == Self::is_channels_first(self.to) {
-            true => self.alike(parameter)?,
-            false if self.from == Family::PyTorch => self.keras_from(parameter)?,
-            false => self.pytorch_from(parameter)?,
+            true => self.alike(parameter),
+            false if self.from == Family::PyTorch => self.keras_from(parameter),
+            false => self.pytorch_from(parameter),
+        };
+        let made = match made {
+            Err(Missing::Absent) => self.neutral(parameter)?,
+            made => made?,
         };
         let (is, expected) = (made.tensor.shape(), parameter.tensor.shape());
         if is != expected {
@@ -74,6 +78,25 @@ impl Pair<'_> {
 
     fn source(&self, roles: &[Role]) -> Outcome<&Parameter> {
         roles.iter().find_map(|role| self.source.get(role)).ok_or(Missing::Absent)
+    }
+
+    /// A norm without factor or shift is one with ones or zeros.
+    fn neutral(&self, parameter: &Parameter) -> Outcome<Made> {
+        let is_normalised = [Role::Mean, Role::Gamma, Role::Beta].iter().any(|role| self.source.get(role).is_some());
+        match neutral_value(parameter).filter(|_| self.kind() == Kind::Norm && is_normalised) {
+            Some(value) => {
+                let shape = parameter.tensor.shape();
+                let values = std::iter::repeat_n(value, parameter.tensor.numel());
+                Ok(Made { tensor: Tensor::from_f64(DType::Float32, &shape, values), sources: Vec::new() })
+            }
+            None => Err(Missing::Absent),
+        }
+    }
+
+    /// Whether a tensor of the source that nothing is made of changes nothing: ones or zeros of a norm.
+    pub fn is_spare(&self, parameter: &Parameter) -> bool {
+        let value = neutral_value(parameter).filter(|_| self.kind() == Kind::Norm && parameter.tensor.rank() == 1);
+        value.is_some_and(|value| parameter.tensor.to_f64().is_ok_and(|all| all.iter().all(|x| *x == value)))
     }
 
     /// Frameworks that order axes alike.
@@ -285,6 +308,15 @@ impl Pair<'_> {
                  \"{source}\", \"flattened\": [512, 7, 7]}}}}"
             ),
         )
+    }
+}
+
+/// What a factor or a shift is where it does nothing.
+fn neutral_value(parameter: &Parameter) -> Option<f64> {
+    match parameter.role {
+        Role::Gamma | Role::Weight => Some(1.0),
+        Role::Beta | Role::Bias => Some(0.0),
+        _ => None,
     }
 }
 
