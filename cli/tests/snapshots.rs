@@ -12,7 +12,7 @@ use serde_json::Value;
 const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests");
 
 /// Converts a network of the fixtures; returns its code and the bytes of its weights.
-fn convert(network: &Path, folder: &Path) -> (String, Vec<u8>) {
+fn convert(network: &Path, folder: &Path, target: &str) -> (String, Vec<u8>) {
     let case: Value = serde_json::from_str(&fs::read_to_string(network.join("case.json")).unwrap()).unwrap();
     let words = |name: &str| -> Vec<String> {
         let list = case[name].as_array().cloned().unwrap_or_default();
@@ -22,13 +22,23 @@ fn convert(network: &Path, folder: &Path) -> (String, Vec<u8>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_modelport"));
     command.args(["convert", "-q", "-sf", "tensorflow", "-in"]).arg(file("network")).arg("-iw").arg(file("weights"));
     command.arg("--dstNode").args(words("outputs")).args(words("arguments"));
-    let output = command.args(["-df", "pytorch", "-om", "model.pth"]).current_dir(folder).output().unwrap();
+    let model = if target == "keras" { "model.keras" } else { "model.pth" };
+    let output = command.args(["-df", target, "-om", model]).current_dir(folder).output().unwrap();
     assert!(output.status.success(), "{}: {}", network.display(), String::from_utf8_lossy(&output.stderr));
-    (fs::read_to_string(folder.join("model.py")).unwrap(), fs::read(folder.join("model.pth")).unwrap())
+    (fs::read_to_string(folder.join("model.py")).unwrap(), fs::read(folder.join(model)).unwrap())
 }
 
 #[test]
 fn code_of_all_networks() {
+    compare("pytorch", "snapshots");
+}
+
+#[test]
+fn keras_code_of_all_networks() {
+    compare("keras", "snapshots/keras");
+}
+
+fn compare(target: &str, folder: &str) {
     let update = std::env::var_os("UPDATE_SNAPSHOTS").is_some();
     let mut networks: Vec<PathBuf> =
         fs::read_dir(format!("{TESTS}/fixtures/networks")).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -38,10 +48,10 @@ fn code_of_all_networks() {
     let mut changed = Vec::new();
     for network in networks {
         let name = network.file_name().unwrap().to_string_lossy().into_owned();
-        let stored = PathBuf::from(format!("{TESTS}/snapshots/{name}.py"));
+        let stored = PathBuf::from(format!("{TESTS}/{folder}/{name}.py"));
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (code, weights) = convert(&network, first.path());
-        let again = convert(&network, second.path());
+        let (code, weights) = convert(&network, first.path(), target);
+        let again = convert(&network, second.path(), target);
         assert!((code.as_str(), &weights) == (again.0.as_str(), &again.1), "{name} differs between two runs");
         if update {
             fs::create_dir_all(stored.parent().unwrap()).unwrap();

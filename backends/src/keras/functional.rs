@@ -202,6 +202,20 @@ impl<'a> Flat<'a> {
         if let Expr::Tuple(items) = expr {
             return items.iter().map(|item| self.eval(item, Some(env))).collect();
         }
+        if let Expr::Call(function, _) = expr
+            && let Expr::Name(name) = function.as_ref()
+            && self.members.contains_key(name)
+        {
+            let called = self.eval(expr, Some(env));
+            let results: Vec<usize> = (0..count).map(|_| self.fresh()).collect();
+            if let Expr::Var(var) = called
+                && let Some(step) = self.steps.iter_mut().find(|step| step.results == [value(var)])
+            {
+                step.results = results.iter().map(|&var| value(var)).collect();
+                step.hints = hints.to_vec();
+            }
+            return results.into_iter().map(Expr::Var).collect();
+        }
         let filled = self.eval_inside(expr, Some(env));
         let results: Vec<usize> = (0..count).map(|_| self.fresh()).collect();
         self.push(filled, &results, hints.to_vec(), false);

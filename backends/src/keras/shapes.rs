@@ -67,6 +67,8 @@ pub fn squeeze(b: &mut Builder<'_>, axes: &[usize]) -> Built {
     match axes {
         [] => Ok(x),
         _ if is_batched(&from) && to.rank() == 2 && !axes.contains(&0) => reshape_to(b, x, &from, &to),
+        // Keras does not know the size of a part of the batch.
+        axes if axes.contains(&0) => reshape_to(b, x, &from, &to),
         axes => Ok(Expr::call("ops.squeeze", vec![Arg::new(x), axis(axes)])),
     }
 }

@@ -303,6 +303,10 @@ impl Tracer<'_> {
         }
         let operation = operation(name).ok_or_else(|| format!("'ops.{name}' has no form in a model's file"))?;
         let mut config = Map::new();
+        if ["average_pool", "conv"].contains(&name) {
+            // The function fills it in, the operation alone does not.
+            config.insert("data_format".to_owned(), "channels_last".into());
+        }
         let mut kwargs = Vec::new();
         let mut values = values;
         for (key, value) in named {

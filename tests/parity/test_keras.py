@@ -1,0 +1,162 @@
+"""Networks and operators in Keras: through the code and through the `.keras` file, on each backend."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import harness
+import numpy as np
+import op_cases
+import pytest
+from harness import modelport, to_target
+
+WORKER = Path(__file__).with_name("keras_worker.py")
+BACKENDS = ["tensorflow", "torch"]
+NETWORKS = {case.name: case for case in harness.cases()}
+# All operators take minutes: MODELPORT_KERAS_OPS=1 runs every one.
+EVERY = int(os.environ.get("MODELPORT_KERAS_OPS", 14))
+OPS = {case.id: case for case in [case for case in op_cases.cases() if not case.unsupported][::EVERY]}
+# What Keras cannot say, and a word of the reason.
+UNSAID = json.loads(Path(__file__).with_name("keras_unsaid.json").read_text())
+
+
+def batches(folder, pairs):
+    paths = []
+    for number, (inputs, expected) in enumerate(pairs):
+        path = folder / f"batch_{number}.npz"
+        arrays = {f"input_{i}": array for i, array in enumerate(inputs)}
+        np.savez(path, **arrays, **{f"expected_{i}": array for i, array in enumerate(expected)})
+        paths.append(str(path))
+    return paths
+
+
+def convert(arguments, folder, *extra, model="model.keras", check=True):
+    folder.mkdir(parents=True)
+    options = ["-df", "keras", "-om", folder / model, "--json", *extra]
+    return modelport("convert", *arguments, *options, check=check)
+
+
+def network_job(case, folder, *extra, model="model.keras"):
+    report = json.loads(convert(case.source(), folder, *extra, model=model).stdout)
+    inputs, outputs = report["inputs"], report["outputs"]
+
+    def pair(batch):
+        arrays = harness.by_name(case.facts["inputs"], case.inputs(batch), inputs)
+        return to_target(arrays, inputs), to_target(case.expected(batch), outputs)
+
+    job = {"id": case.name, "code": str(folder / "model.py"), "weights": str(folder / model)}
+    return {**job, "batches": batches(folder, [pair(1), pair(3)])}
+
+
+def op_job(case, folder):
+    arguments = ["-sf", case.facts["source"], "-in", case.folder / case.facts["network"]]
+    if "weights" in case.facts:
+        arguments += ["-iw", case.folder / case.facts["weights"]]
+    result = convert([*arguments, "--dstNode", *case.facts["outputs"]], folder, check=False)
+    if result.returncode != 0:
+        return {"id": case.id, "wrong": result.stdout + result.stderr}
+    report = json.loads(result.stdout)
+
+    def pair(batch):
+        named = case.inputs(batch)
+        inputs = [op_cases.to_target(named[op_cases.tensor(fact)], fact) for fact in report["inputs"]]
+        expected = zip(case.expected(batch), report["outputs"], strict=True)
+        return inputs, [op_cases.to_target(y, fact) for y, fact in expected]
+
+    files = {"code": str(folder / "model.py"), "weights": str(folder / "model.keras")}
+    return {"id": case.id, **files, "batches": batches(folder, [pair(batch) for batch in case.batches])}
+
+
+def work(jobs, folder, backend, python=sys.executable):
+    """What is wrong with each job: nothing, or a text."""
+    wrong = {job["id"]: job["wrong"] for job in jobs if "wrong" in job}
+    path = folder / f"jobs_{backend}.json"
+    path.write_text("".join(json.dumps(job) + "\n" for job in jobs if "wrong" not in job))
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([python, WORKER, path], env=environment, capture_output=True, text=True, check=False)
+    lines = [line.removeprefix("RESULT") for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    results = [json.loads(line) for line in lines]
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return {**wrong, **{result["id"]: result["wrong"] for result in results}}
+
+
+@pytest.fixture(scope="session")
+def jobs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keras")
+    networks = [network_job(case, folder / "networks" / name) for name, case in NETWORKS.items()]
+    ops = [op_job(case, folder / "ops" / name) for name, case in OPS.items()]
+    for job in networks + ops:
+        job["model"] = job.get("weights")
+    return folder, networks + ops
+
+
+@pytest.fixture(scope="session")
+def results(jobs):
+    folder, jobs = jobs
+    done = {}
+
+    def of(backend):
+        if backend not in done:
+            done[backend] = work(jobs, folder, backend)
+        return done[backend]
+
+    return of
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network(name, backend, results):
+    assert results(backend)[name] is None, results(backend)[name]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", OPS)
+def test_op(name, backend, results):
+    wrong = results(backend)[name]
+    if reason := UNSAID.get(name):
+        assert wrong is not None and reason in wrong
+    else:
+        assert wrong is None, wrong
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_code(name, jobs):
+    """Clean, and lines that fit."""
+    code = jobs[0] / "networks" / name / "model.py"
+    rules = ["--isolated", "--quiet", "--no-cache", "--select", "E,F,W", "--line-length", "120"]
+    command = [sys.executable, "-m", "ruff", "check", *rules, code]
+    ruff = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ruff.returncode == 0, ruff.stdout + ruff.stderr
+
+
+def test_three_steps(tmp_path):
+    """The steps of the documentation give what one conversion gives; a changed code is told."""
+    case = NETWORKS["cnn_resource"]
+    job = network_job(case, tmp_path / "whole")
+    network = ["-f", "tensorflow", "-n", case.path("network"), "-w", case.path("weights")]
+    modelport("to-ir", *network, "--dstNode", *case.outputs, "-o", "ir", cwd=tmp_path)
+    code = ["-n", "ir.pb", "-w", "ir.npy", "-o", "model.py", "-ow", "model.weights.h5"]
+    modelport("to-code", "-f", "keras", *code, cwd=tmp_path)
+    steps = ["-in", "model.py", "-iw", "model.weights.h5"]
+    modelport("to-model", "-f", "keras", *steps, "-o", "model.keras", cwd=tmp_path)
+    modelport("to-model", "-f", "keras", *steps, "-o", "model.h5", cwd=tmp_path)
+    assert (tmp_path / "model.keras").read_bytes() == (tmp_path / "whole" / "model.keras").read_bytes()
+    jobs = []
+    for weights in ("model.weights.h5", "model.keras", "model.h5"):
+        model = None if weights == "model.weights.h5" else str(tmp_path / weights)
+        files = {"id": weights, "code": str(tmp_path / "model.py"), "weights": str(tmp_path / weights)}
+        jobs.append({**job, **files, "model": model})
+    assert not any(work(jobs, tmp_path, "tensorflow").values())
+
+    (tmp_path / "model.py").write_text((tmp_path / "model.py").read_text() + "\n# changed\n")
+    failed = modelport("to-model", "-f", "keras", *steps, "-o", "other.keras", cwd=tmp_path, check=False)
+    assert failed.returncode == 1 and "not the code" in failed.stderr
+    assert not (tmp_path / "other.keras").exists()
+
+
+@pytest.mark.parametrize("extension", ["npy", "safetensors"])
+def test_weight_formats(extension, tmp_path):
+    job = network_job(NETWORKS["cnn_training"], tmp_path / "net", model=f"model.{extension}")
+    assert not any(work([job], tmp_path, "torch").values())

@@ -1,0 +1,53 @@
+"""alexnet_v2, converted from TensorFlow (model.ckpt.meta).
+
+Input    input         float32 [N, 224, 224, 3]  source: input
+Output   MMdnn_Output  float32 [N, 17]           source: MMdnn_Output
+
+    model = load("model.keras")
+    y = model(input)  # training=True for batches to train on
+"""
+
+import keras
+from keras import layers
+
+
+def conv_relu(x, filters, kernel_size, padding, strides=1, *, name):
+    return layers.Conv2D(filters, kernel_size, strides, padding=padding, activation="relu", name=f"{name}_conv")(x)
+
+
+def build() -> keras.Model:
+    """The network, with new weights."""
+    inputs = x = keras.Input((224, 224, 3), name="input")
+    x = conv_relu(x, 8, 11, "valid", strides=4, name="conv1")
+    x = layers.MaxPooling2D(3, 2)(x)
+    x = conv_relu(x, 8, 5, "same", name="conv2")
+    x = layers.MaxPooling2D(3, 2)(x)
+    x = conv_relu(x, 12, 3, "same", name="conv3")
+    x = conv_relu(x, 12, 3, "same", name="conv4")
+    x = conv_relu(x, 8, 3, "same", name="conv5")
+    x = layers.MaxPooling2D(3, 2)(x)
+    x = conv_relu(x, 128, 5, "valid", name="fc6")
+    x = conv_relu(x, 128, 1, "valid", name="fc7")
+    x = layers.Conv2D(17, 1, name="fc8_conv")(x)
+    return keras.Model(inputs, layers.Flatten()(x), name="alexnet_v2")
+
+
+def load(weights: str = "model.keras") -> keras.Model:
+    """The network with its weights (.keras, .weights.h5, .h5, .safetensors or .npy)."""
+    model = build()
+    if weights.endswith((".h5", ".keras")):
+        model.load_weights(weights)
+        return model
+    if weights.endswith(".safetensors"):
+        from safetensors.numpy import load_file
+
+        state = load_file(weights)
+    else:
+        import numpy as np
+
+        layers_of = np.load(weights, allow_pickle=True).item().items()
+        state = {f"{layer}/{key}": w for layer, variables in layers_of for key, w in variables.items()}
+    for layer in model.layers:
+        for variable in layer.weights:
+            variable.assign(state[f"{layer.name}/{variable.name}"])
+    return model

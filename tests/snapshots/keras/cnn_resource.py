@@ -1,0 +1,62 @@
+"""model2, converted from TensorFlow (model.ckpt.meta).
+
+Input    input   float32 [N, 23, 30, 3]  source: input
+Output   output  float32 [N, 10]         source: output
+
+    model = load("model.keras")
+    y = model(input)  # training=True for batches to train on
+"""
+
+import keras
+from keras import layers
+
+
+def conv_bn(x, filters, kernel_size, strides=1, padding="same", dilation=1, *, name):
+    x = layers.Conv2D(filters, kernel_size, strides, padding=padding, dilation_rate=dilation, use_bias=False, name=f"{name}_conv")(
+        x
+    )
+    return layers.BatchNormalization(name=f"{name}_norm")(x)
+
+
+def mix(x, y, name):
+    """mix."""
+    x = layers.DepthwiseConv2D(3, 2, padding="same", name=f"{name}_conv_conv")(x)
+    return layers.Concatenate()([layers.ReLU(6.0)(x), y])
+
+
+def build() -> keras.Model:
+    """The network, with new weights."""
+    inputs = x = keras.Input((23, 30, 3), name="input")
+    x = conv_bn(x, 8, 5, strides=2, name="stem")
+    x = layers.ReLU()(x)
+    block1_a = conv_bn(x, 8, 3, name="block1_a")
+    y = layers.ReLU()(block1_a)
+    block1_b = conv_bn(y, 8, 3, dilation=2, name="block1_b")
+    x = layers.Add()([x, layers.ReLU()(block1_b)])
+    y = layers.MaxPooling2D(3, 2, padding="same")(x)
+    x = mix(x, y, name="mix")
+    x = conv_bn(x, 12, 1, padding="valid", name="pointwise")
+    x = layers.Flatten()(layers.AveragePooling2D(2)(layers.ReLU()(x)))
+    x = layers.Dense(32, activation="relu", name="hidden_fc")(x)
+    return keras.Model(inputs, layers.Dense(10, name="logits")(x), name="model2")
+
+
+def load(weights: str = "model.keras") -> keras.Model:
+    """The network with its weights (.keras, .weights.h5, .h5, .safetensors or .npy)."""
+    model = build()
+    if weights.endswith((".h5", ".keras")):
+        model.load_weights(weights)
+        return model
+    if weights.endswith(".safetensors"):
+        from safetensors.numpy import load_file
+
+        state = load_file(weights)
+    else:
+        import numpy as np
+
+        layers_of = np.load(weights, allow_pickle=True).item().items()
+        state = {f"{layer}/{key}": w for layer, variables in layers_of for key, w in variables.items()}
+    for layer in model.layers:
+        for variable in layer.weights:
+            variable.assign(state[f"{layer.name}/{variable.name}"])
+    return model

@@ -1,0 +1,108 @@
+"""inception_v2, converted from TensorFlow (model.ckpt.meta).
+
+Input    input         float32 [N, 107, 107, 3]  source: input
+Output   MMdnn_Output  float32 [N, 17]           source: MMdnn_Output
+
+    model = load("model.keras")
+    y = model(input)  # training=True for batches to train on
+"""
+
+import keras
+from keras import layers, ops
+
+
+def average_pool2d(x, pool_size, strides, padding):
+    """Means without what is padding. Not all backends leave that out of AveragePooling2D(padding="same")."""
+    pad, pool = layers.ZeroPadding2D(padding), layers.AveragePooling2D(pool_size, strides)
+    return pool(pad(x)) / pool(pad(ops.ones_like(x[:1, ..., :1])))
+
+
+def conv_bn_relu(x, filters, kernel_size, padding, strides=1, *, name):
+    x = layers.Conv2D(filters, kernel_size, strides, padding=padding, use_bias=False, name=f"{name}_conv")(x)
+    x = layers.BatchNormalization(scale=False, name=f"{name}_bn")(x)
+    return layers.ReLU()(x)
+
+
+def mixed(
+    x, filters, branch_1_channels, branch_1_channels2, branch_2_channels, branch_2_channels2, branch_3_channels, name
+):
+    """Mixed_3b, Mixed_3c, Mixed_4b, Mixed_4c, Mixed_4d, Mixed_4e, Mixed_5b."""
+    branch_0 = conv_bn_relu(x, filters, 1, "valid", name=f"{name}_Branch_0")
+    conv2d_0a_1x1 = conv_bn_relu(x, branch_1_channels, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    conv2d_0b_3x3 = conv_bn_relu(conv2d_0a_1x1, branch_1_channels2, 3, "same", name=f"{name}_Branch_1_Conv2d_0b_3x3")
+    conv2d_0a_1x1 = conv_bn_relu(x, branch_2_channels, 1, "valid", name=f"{name}_Branch_2_Conv2d_0a_1x1")
+    conv2d_0b_3x3_2 = conv_bn_relu(conv2d_0a_1x1, branch_2_channels2, 3, "same", name=f"{name}_Branch_2_Conv2d_0b_3x3")
+    conv2d_0c_3x3 = conv_bn_relu(conv2d_0b_3x3_2, branch_2_channels2, 3, "same", name=f"{name}_Branch_2_Conv2d_0c_3x3")
+    x = average_pool2d(x, 3, 1, 1)
+    x = conv_bn_relu(x, branch_3_channels, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
+    return layers.Concatenate()([branch_0, conv2d_0b_3x3, conv2d_0c_3x3, x])
+
+
+def mixed2(x, filters, branch_1_channels, branch_1_channels2, name):
+    """Mixed_4a, Mixed_5a."""
+    conv2d_0a_1x1 = conv_bn_relu(x, 12, 1, "valid", name=f"{name}_Branch_0_Conv2d_0a_1x1")
+    conv2d_1a_3x3 = conv_bn_relu(conv2d_0a_1x1, filters, 3, "same", strides=2, name=f"{name}_Branch_0_Conv2d_1a_3x3")
+    conv2d_0a_1x1 = conv_bn_relu(x, branch_1_channels, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    conv2d_0b_3x3 = conv_bn_relu(conv2d_0a_1x1, branch_1_channels2, 3, "same", name=f"{name}_Branch_1_Conv2d_0b_3x3")
+    conv2d_1a_3x3_2 = conv_bn_relu(
+        conv2d_0b_3x3, branch_1_channels2, 3, "same", strides=2, name=f"{name}_Branch_1_Conv2d_1a_3x3"
+    )
+    return layers.Concatenate()([conv2d_1a_3x3, conv2d_1a_3x3_2, layers.MaxPooling2D(3, 2, padding="same")(x)])
+
+
+def mixed5_c(x, name):
+    """Mixed_5c."""
+    branch_0 = conv_bn_relu(x, 35, 1, "valid", name=f"{name}_Branch_0")
+    conv2d_0a_1x1 = conv_bn_relu(x, 19, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    conv2d_0b_3x3 = conv_bn_relu(conv2d_0a_1x1, 32, 3, "same", name=f"{name}_Branch_1_Conv2d_0b_3x3")
+    conv2d_0a_1x1 = conv_bn_relu(x, 19, 1, "valid", name=f"{name}_Branch_2_Conv2d_0a_1x1")
+    conv2d_0b_3x3_2 = conv_bn_relu(conv2d_0a_1x1, 22, 3, "same", name=f"{name}_Branch_2_Conv2d_0b_3x3")
+    conv2d_0c_3x3 = conv_bn_relu(conv2d_0b_3x3_2, 22, 3, "same", name=f"{name}_Branch_2_Conv2d_0c_3x3")
+    x = layers.MaxPooling2D(3, 1, padding="same")(x)
+    x = conv_bn_relu(x, 12, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
+    return layers.Concatenate()([branch_0, conv2d_0b_3x3, conv2d_0c_3x3, x])
+
+
+def build() -> keras.Model:
+    """The network, with new weights."""
+    inputs = x = keras.Input((107, 107, 3), name="input")
+    x = layers.DepthwiseConv2D(7, 2, padding="same", depth_multiplier=2, use_bias=False, name="Conv2d_1a_7x7_conv")(x)
+    x = layers.Conv2D(6, 1, activation="relu", name="Conv2d_1a_7x7_conv2")(x)
+    x = layers.MaxPooling2D(3, 2, padding="same")(x)
+    x = conv_bn_relu(x, 6, 1, "valid", name="Conv2d_2b_1x1")
+    x = conv_bn_relu(x, 19, 3, "same", name="Conv2d_2c_3x3")
+    x = layers.MaxPooling2D(3, 2, padding="same")(x)
+    x = mixed(x, 6, 6, 6, 6, 9, 4, name="Mixed_3b")
+    x = mixed(x, 6, 6, 9, 6, 9, 6, name="Mixed_3c")
+    x = mixed2(x, 16, 6, 9, name="Mixed_4a")
+    x = mixed(x, 22, 6, 9, 9, 12, 12, name="Mixed_4b")
+    x = mixed(x, 19, 9, 12, 9, 12, 12, name="Mixed_4c")
+    x = mixed(x, 16, 12, 16, 12, 16, 9, name="Mixed_4d")
+    x = mixed(x, 9, 12, 19, 16, 19, 9, name="Mixed_4e")
+    x = mixed2(x, 19, 19, 25, name="Mixed_5a")
+    x = mixed(x, 35, 19, 32, 16, 22, 12, name="Mixed_5b")
+    x = mixed5_c(x, name="Mixed_5c")
+    x = layers.AveragePooling2D(4, 2)(x)
+    x = layers.Conv2D(17, 1, name="Logits_Conv2d_1c_1x1")(x)
+    return keras.Model(inputs, layers.Flatten()(x), name="inception_v2")
+
+
+def load(weights: str = "model.keras") -> keras.Model:
+    """The network with its weights (.keras, .weights.h5, .h5, .safetensors or .npy)."""
+    model = build()
+    if weights.endswith((".h5", ".keras")):
+        model.load_weights(weights)
+        return model
+    if weights.endswith(".safetensors"):
+        from safetensors.numpy import load_file
+
+        state = load_file(weights)
+    else:
+        import numpy as np
+
+        layers_of = np.load(weights, allow_pickle=True).item().items()
+        state = {f"{layer}/{key}": w for layer, variables in layers_of for key, w in variables.items()}
+    for layer in model.layers:
+        for variable in layer.weights:
+            variable.assign(state[f"{layer.name}/{variable.name}"])
+    return model

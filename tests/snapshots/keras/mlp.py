@@ -1,0 +1,50 @@
+"""model2, converted from TensorFlow (model.ckpt.meta).
+
+Input    input          float32 [N, 9, 7, 3]  source: input
+Output   BiasAdd        float32 [N, 10]       source: logits/BiasAdd
+Output   probabilities  float32 [N, 10]       source: probabilities
+
+    model = load("model.keras")
+    y1, y2 = model(input)  # training=True for batches to train on
+"""
+
+import keras
+from keras import layers
+
+
+def linear_tanh(x, units, activation, name):
+    x = layers.Dense(units, name=f"{name}_fc")(x)
+    return layers.Activation(activation)(x)
+
+
+def build() -> keras.Model:
+    """The network, with new weights."""
+    inputs = x = keras.Input((9, 7, 3), name="input")
+    x = layers.Flatten()(x)
+    x = layers.Dense(48, activation="relu", name="dense1_fc")(x)
+    x = linear_tanh(x, 40, "tanh", name="dense2")
+    x = linear_tanh(x, 32, "softplus", name="dense3")
+    x = linear_tanh(x, 24, "sigmoid", name="dense4")
+    x = layers.Dense(10, name="logits")(x)
+    return keras.Model(inputs, [x, layers.Softmax()(x)], name="model2")
+
+
+def load(weights: str = "model.keras") -> keras.Model:
+    """The network with its weights (.keras, .weights.h5, .h5, .safetensors or .npy)."""
+    model = build()
+    if weights.endswith((".h5", ".keras")):
+        model.load_weights(weights)
+        return model
+    if weights.endswith(".safetensors"):
+        from safetensors.numpy import load_file
+
+        state = load_file(weights)
+    else:
+        import numpy as np
+
+        layers_of = np.load(weights, allow_pickle=True).item().items()
+        state = {f"{layer}/{key}": w for layer, variables in layers_of for key, w in variables.items()}
+    for layer in model.layers:
+        for variable in layer.weights:
+            variable.assign(state[f"{layer.name}/{variable.name}"])
+    return model

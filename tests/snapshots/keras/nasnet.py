@@ -1,0 +1,162 @@
+"""model2, converted from TensorFlow (model.ckpt.meta).
+
+Input    input   float32 [N, 61, 61, 3]  source: input
+Output   logits  float32 [N, 17]         source: logits
+
+    model = load("model.keras")
+    y = model(input)  # training=True for batches to train on
+"""
+
+import keras
+from keras import layers, ops
+
+
+def average_pool2d(x, pool_size, strides, padding):
+    """Means without what is padding. Not all backends leave that out of AveragePooling2D(padding="same")."""
+    pad, pool = layers.ZeroPadding2D(padding), layers.AveragePooling2D(pool_size, strides)
+    return pool(pad(x)) / pool(pad(ops.ones_like(x[:1, ..., :1])))
+
+
+def conv_conv(x, kernel_size, filters, strides=1, *, name):
+    x = layers.DepthwiseConv2D(kernel_size, strides, padding="same", use_bias=False, name=f"{name}_conv1")(x)
+    return layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_conv2")(x)
+
+
+def reduction(x, filters, name):
+    x = layers.ReLU()(x)
+    pool = layers.AveragePooling2D(1, 2)(layers.ZeroPadding2D(((0, 1), (0, 1)))(x)[:, 1:, 1:])
+    x = layers.AveragePooling2D(1, 2)(x)
+    x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_path1_conv")(x)
+    path2_conv = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_path2_conv")(pool)
+    x = layers.Concatenate()([x, path2_conv])
+    return layers.BatchNormalization(name=f"{name}_final_path_bn")(x)
+
+
+def block(x, kernel_size, filters, strides=1, *, name):
+    """left, right."""
+    x = layers.ReLU()(x)
+    x = conv_conv(x, kernel_size, filters, strides=strides, name=f"{name}_conv1")
+    x = layers.BatchNormalization(name=f"{name}_bn1")(x)
+    x = layers.ReLU()(x)
+    x = conv_conv(x, kernel_size, filters, name=f"{name}_conv2")
+    return layers.BatchNormalization(name=f"{name}_bn2")(x)
+
+
+def comb_iter0(x, y, filters, kernel_size, strides=1, *, name):
+    """comb_iter_0."""
+    x = block(x, 5, filters, strides=strides, name=f"{name}_left")
+    right = block(y, kernel_size, filters, strides=strides, name=f"{name}_right")
+    return layers.Add()([x, right])
+
+
+def comb_iter1(x, filters, name):
+    """comb_iter_1."""
+    left = block(x, 5, filters, name=f"{name}_left")
+    x = block(x, 3, filters, name=f"{name}_right")
+    return layers.Add()([left, x])
+
+
+def comb_iter4(x, filters, name):
+    """comb_iter_4."""
+    left = block(x, 3, filters, name=f"{name}_left")
+    return layers.Add()([left, x])
+
+
+def comb_iter1_2(x, y, filters, name):
+    """comb_iter_1."""
+    right = block(y, 7, filters, strides=2, name=f"{name}_right")
+    return layers.Add()([layers.MaxPooling2D(3, 2, padding="same")(x), right])
+
+
+def comb_iter2(x, y, padding, filters, name):
+    """comb_iter_2."""
+    right = block(y, 5, filters, strides=2, name=f"{name}_right")
+    return layers.Add()([average_pool2d(x, 3, 2, padding), right])
+
+
+def comb_iter4_2(x, y, filters, name):
+    """comb_iter_4."""
+    x = block(x, 3, filters, name=f"{name}_left")
+    return layers.Add()([x, layers.MaxPooling2D(3, 2, padding="same")(y)])
+
+
+def cell0(x, name):
+    """cell_0."""
+    x = layers.ReLU()(x)
+    beginning = layers.Conv2D(8, 1, use_bias=False, name=f"{name}_beginning")(x)
+    beginning_bn = layers.BatchNormalization(name=f"{name}_beginning_bn")(beginning)
+    x = layers.Conv2D(8, 1, use_bias=False, name=f"{name}_prev_1x1")(x)
+    x = layers.BatchNormalization(name=f"{name}_prev_1x1_bn")(x)
+    average_pool2d2 = average_pool2d(x, 3, 1, 1)
+    comb_iter_0 = comb_iter0(beginning_bn, x, 8, 3, name=f"{name}_comb_iter_0")
+    comb_iter_4 = comb_iter4(beginning_bn, 8, name=f"{name}_comb_iter_4")
+    comb_iter_1 = comb_iter1(x, 8, name=f"{name}_comb_iter_1")
+    x = layers.Add()([average_pool2d(beginning_bn, 3, 1, 1), x])
+    y = layers.Add()([average_pool2d2, average_pool2d2])
+    return layers.Concatenate()([comb_iter_0, comb_iter_1, x, y, comb_iter_4])
+
+
+def reduction_cell(x, y, filters, padding, name):
+    """reduction_cell_0, reduction_cell_1."""
+    x = layers.ReLU()(x)
+    x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_beginning")(x)
+    x = layers.BatchNormalization(name=f"{name}_beginning_bn")(x)
+    y = layers.ReLU()(y)
+    prev_1x1 = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_prev_1x1")(y)
+    prev_1x1_bn = layers.BatchNormalization(name=f"{name}_prev_1x1_bn")(prev_1x1)
+    comb_iter_0 = comb_iter0(x, prev_1x1_bn, filters, 7, strides=2, name=f"{name}_comb_iter_0")
+    comb_iter_1 = comb_iter1_2(x, prev_1x1_bn, filters, name=f"{name}_comb_iter_1")
+    comb_iter_4 = comb_iter4_2(comb_iter_0, x, filters, name=f"{name}_comb_iter_4")
+    x = comb_iter2(x, prev_1x1_bn, padding, filters, name=f"{name}_comb_iter_2")
+    y = layers.Add()([comb_iter_1, average_pool2d(comb_iter_0, 3, 1, 1)])
+    return layers.Concatenate()([x, y, comb_iter_4])
+
+
+def cell(x, y, filters, name):
+    """cell_1, cell_2."""
+    x = layers.ReLU()(x)
+    x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_beginning")(x)
+    x = layers.BatchNormalization(name=f"{name}_beginning_bn")(x)
+    reduction2 = reduction(y, filters // 2, name=f"{name}_reduction")
+    average_pool2d2 = average_pool2d(reduction2, 3, 1, 1)
+    comb_iter_0 = comb_iter0(x, reduction2, filters, 3, name=f"{name}_comb_iter_0")
+    comb_iter_4 = comb_iter4(x, filters, name=f"{name}_comb_iter_4")
+    comb_iter_1 = comb_iter1(reduction2, filters, name=f"{name}_comb_iter_1")
+    x = layers.Add()([average_pool2d(x, 3, 1, 1), reduction2])
+    y = layers.Add()([average_pool2d2, average_pool2d2])
+    return layers.Concatenate()([comb_iter_0, comb_iter_1, x, y, comb_iter_4])
+
+
+def build() -> keras.Model:
+    """The network, with new weights."""
+    inputs = x = keras.Input((61, 61, 3), name="input")
+    x = layers.Conv2D(4, 3, 2, use_bias=False, name="conv0")(x)
+    x = layers.BatchNormalization(name="conv0_bn")(x)
+    cell_0 = cell0(x, name="cell_0")
+    x = reduction_cell(cell_0, x, 16, ((0, 1), (0, 1)), name="reduction_cell_0")
+    cell_1 = cell(x, cell_0, 16, name="cell_1")
+    x = reduction_cell(cell_1, x, 32, 1, name="reduction_cell_1")
+    x = cell(x, cell_1, 32, name="cell_2")
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    return keras.Model(inputs, layers.Dense(17, name="final_layer_FC")(x), name="model2")
+
+
+def load(weights: str = "model.keras") -> keras.Model:
+    """The network with its weights (.keras, .weights.h5, .h5, .safetensors or .npy)."""
+    model = build()
+    if weights.endswith((".h5", ".keras")):
+        model.load_weights(weights)
+        return model
+    if weights.endswith(".safetensors"):
+        from safetensors.numpy import load_file
+
+        state = load_file(weights)
+    else:
+        import numpy as np
+
+        layers_of = np.load(weights, allow_pickle=True).item().items()
+        state = {f"{layer}/{key}": w for layer, variables in layers_of for key, w in variables.items()}
+    for layer in model.layers:
+        for variable in layer.weights:
+            variable.assign(state[f"{layer.name}/{variable.name}"])
+    return model

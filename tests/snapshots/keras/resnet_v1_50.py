@@ -1,0 +1,91 @@
+"""resnet_v150, converted from TensorFlow (model.ckpt.meta).
+
+Input    input         float32 [N, 97, 97, 3]  source: input
+Output   MMdnn_Output  float32 [N, 1, 1, 17]   source: MMdnn_Output
+
+    model = load("model.keras")
+    y = model(input)  # training=True for batches to train on
+"""
+
+import keras
+from keras import layers
+
+
+def conv_bn_relu(x, filters, kernel_size, padding, strides=1, *, name):
+    x = layers.Conv2D(filters, kernel_size, strides, padding=padding, use_bias=False, name=f"{name}_conv")(x)
+    x = layers.BatchNormalization(epsilon=1e-5, name=f"{name}_bn")(x)
+    return layers.ReLU()(x)
+
+
+def conv_bn(x, filters, name):
+    x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_conv")(x)
+    return layers.BatchNormalization(epsilon=1e-5, name=f"{name}_bn")(x)
+
+
+def bottleneck_v1(x, filters, name):
+    """unit_1."""
+    shortcut = conv_bn(x, filters, name=f"{name}_shortcut")
+    x = conv_bn_relu(x, filters // 4, 1, "valid", name=f"{name}_conv1")
+    x = conv_bn_relu(x, filters // 4, 3, "same", name=f"{name}_conv2")
+    x = conv_bn(x, filters, name=f"{name}_conv3")
+    return layers.ReLU()(layers.Add()([shortcut, x]))
+
+
+def bottleneck_v1_2(x, filters, name):
+    """unit_2, unit_3, unit_4, unit_5."""
+    conv1 = conv_bn_relu(x, filters, 1, "valid", name=f"{name}_conv1")
+    conv2 = conv_bn_relu(conv1, filters, 3, "same", name=f"{name}_conv2")
+    conv3 = conv_bn(conv2, 4 * filters, name=f"{name}_conv3")
+    return layers.ReLU()(layers.Add()([x, conv3]))
+
+
+def bottleneck_v1_3(x, filters, name):
+    """unit_3, unit_4, unit_6."""
+    conv1 = conv_bn_relu(x, filters, 1, "valid", name=f"{name}_conv1")
+    conv2 = conv_bn_relu(conv1, filters, 3, "same", strides=2, name=f"{name}_conv2")
+    conv3 = conv_bn(conv2, 4 * filters, name=f"{name}_conv3")
+    return layers.ReLU()(layers.Add()([layers.MaxPooling2D(1, 2)(x), conv3]))
+
+
+def build() -> keras.Model:
+    """The network, with new weights."""
+    inputs = x = keras.Input((97, 97, 3), name="input")
+    x = conv_bn_relu(x, 64, 7, "same", strides=2, name="conv1")
+    x = layers.MaxPooling2D(3, 2, padding="same")(x)
+    x = bottleneck_v1(x, 16, name="block1_unit_1")
+    x = bottleneck_v1_2(x, 4, name="block1_unit_2")
+    x = bottleneck_v1_3(x, 4, name="block1_unit_3")
+    x = bottleneck_v1(x, 32, name="block2_unit_1")
+    x = bottleneck_v1_2(x, 8, name="block2_unit_2")
+    x = bottleneck_v1_2(x, 8, name="block2_unit_3")
+    x = bottleneck_v1_3(x, 8, name="block2_unit_4")
+    x = bottleneck_v1(x, 64, name="block3_unit_1")
+    for i in range(2, 6):
+        x = bottleneck_v1_2(x, 16, name=f"block3_unit_{i}")
+    x = bottleneck_v1_3(x, 16, name="block3_unit_6")
+    x = bottleneck_v1(x, 128, name="block4_unit_1")
+    x = bottleneck_v1_2(x, 32, name="block4_unit_2")
+    x = bottleneck_v1_2(x, 32, name="block4_unit_3")
+    x = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    return keras.Model(inputs, layers.Conv2D(17, 1, name="logits")(x), name="resnet_v150")
+
+
+def load(weights: str = "model.keras") -> keras.Model:
+    """The network with its weights (.keras, .weights.h5, .h5, .safetensors or .npy)."""
+    model = build()
+    if weights.endswith((".h5", ".keras")):
+        model.load_weights(weights)
+        return model
+    if weights.endswith(".safetensors"):
+        from safetensors.numpy import load_file
+
+        state = load_file(weights)
+    else:
+        import numpy as np
+
+        layers_of = np.load(weights, allow_pickle=True).item().items()
+        state = {f"{layer}/{key}": w for layer, variables in layers_of for key, w in variables.items()}
+    for layer in model.layers:
+        for variable in layer.weights:
+            variable.assign(state[f"{layer.name}/{variable.name}"])
+    return model

@@ -1,0 +1,49 @@
+"""model2, converted from TensorFlow (model.ckpt.meta).
+
+Input    input   int32 [N, 20]   source: ids
+Output   scores  float32 [N, 5]  source: scores
+
+    model = load("model.keras")
+    y = model(input)  # training=True for batches to train on
+"""
+
+import keras
+from keras import layers
+
+
+def conv_relu(x, kernel_size, padding, name):
+    return layers.Conv1D(16, kernel_size, padding=padding, activation="relu", name=f"{name}_conv")(x)
+
+
+def build() -> keras.Model:
+    """The network, with new weights."""
+    inputs = x = keras.Input((20,), dtype="int32", name="input")
+    x = layers.Embedding(200, 12, name="embedding")(x)
+    conv5 = conv_relu(x, 5, "valid", name="conv5")
+    conv4 = conv_relu(x, 4, "same", name="conv4")
+    x = conv_relu(x, 3, "valid", name="conv3")
+    max_ = layers.GlobalMaxPooling1D()(conv5)
+    x = layers.Concatenate()([layers.GlobalMaxPooling1D()(x), layers.GlobalMaxPooling1D()(conv4), max_])
+    x = layers.Dense(16, activation="selu", name="hidden_fc")(x)
+    return keras.Model(inputs, layers.Dense(5, name="logits")(x), name="model2")
+
+
+def load(weights: str = "model.keras") -> keras.Model:
+    """The network with its weights (.keras, .weights.h5, .h5, .safetensors or .npy)."""
+    model = build()
+    if weights.endswith((".h5", ".keras")):
+        model.load_weights(weights)
+        return model
+    if weights.endswith(".safetensors"):
+        from safetensors.numpy import load_file
+
+        state = load_file(weights)
+    else:
+        import numpy as np
+
+        layers_of = np.load(weights, allow_pickle=True).item().items()
+        state = {f"{layer}/{key}": w for layer, variables in layers_of for key, w in variables.items()}
+    for layer in model.layers:
+        for variable in layer.weights:
+            variable.assign(state[f"{layer.name}/{variable.name}"])
+    return model

@@ -1,0 +1,126 @@
+"""model2, converted from TensorFlow (model.ckpt.meta).
+
+Input    input       float32 [N, 40, 56, 3]  source: image
+Output   BiasAdd     float32 [N, 40, 56, 2]  source: mask/BiasAdd
+Output   coarse_map  float32 [N, 10, 14, 5]  source: coarse_map
+
+    model = load("model.keras")
+    y1, y2 = model(input)  # training=True for batches to train on
+"""
+
+import math
+
+import keras
+from keras import layers, ops
+
+
+def parameter(x, shape, trainable=True, name=None):
+    """Weights that belong to no layer. Keras keeps weights in layers: here as what a one is multiplied by."""
+    one = ops.ones_like(ops.reshape(x, (-1, 1))[:1, :], dtype="float32")
+    weights = layers.Dense(math.prod(shape), use_bias=False, trainable=trainable, name=name)(one)
+    return ops.reshape(weights, shape)
+
+
+def block(x, indices, padded_indices, filters, name):
+    x = ops.take(ops.take(x, indices, axis=1), padded_indices, axis=2)
+    x = layers.Conv2D(filters, 3, use_bias=False, name=f"{name}_conv1")(x)
+    x = layers.BatchNormalization(name=f"{name}_norm1")(x)
+    x = layers.LeakyReLU(0.1)(x)
+    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"{name}_conv2")(x)
+    x = layers.BatchNormalization(name=f"{name}_norm2")(x)
+    return layers.ELU()(x)
+
+
+def conv_relu(x, name):
+    x = layers.Conv2DTranspose(16, 3, 2, name=f"{name}_conv")(x)
+    return layers.ReLU()(layers.Cropping2D(((0, 1), (0, 1)))(x))
+
+
+def build() -> keras.Model:
+    """The network, with new weights."""
+    inputs = x = keras.Input((40, 56, 3), name="input")
+    down1 = block(
+        x,
+        (
+            [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 38]
+        ),
+        (
+            [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 54]
+        ),
+        4,
+        name="down1",
+    )
+    y = layers.MaxPooling2D(2)(down1)
+    down2 = block(
+        y,
+        [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 18],
+        [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 26],
+        8,
+        name="down2",
+    )
+    y = layers.MaxPooling2D(2)(down2)
+    down3 = block(
+        y, [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 8], [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 12], 16, name="down3"
+    )
+    y = layers.MaxPooling2D(2)(down3)
+    down4 = block(y, [1, 0, 1, 2, 3, 4, 3], [1, 0, 1, 2, 3, 4, 5, 6, 5], 32, name="down4")
+    y = layers.MaxPooling2D(2, padding="same")(down4)
+    bottom = block(y, [1, 0, 1, 2, 1], [1, 0, 1, 2, 3, 2], 32, name="bottom")
+    convert_to_tensor = ops.convert_to_tensor(
+        [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0]]
+    )
+    einsum = ops.einsum("nxyc,kx->nkyc", bottom, convert_to_tensor)
+    x = ops.einsum("nxyc,ky->nxkc", einsum, parameter(x, (7, 4), trainable=False, name="columns"))
+    x = layers.Concatenate()([x, down4])
+    x = block(x, [1, 0, 1, 2, 3, 4, 3], [1, 0, 1, 2, 3, 4, 5, 6, 5], 16, name="up4")
+    x = conv_relu(x, name="upsample3")
+    x = layers.Concatenate()([x, down3])
+    x = block(
+        x, [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 8], [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 12], 16, name="up3"
+    )
+    upsample2 = layers.Conv2DTranspose(8, 4, 2, padding="same", name="upsample2")(x)
+    y = layers.Concatenate()([upsample2, down2])
+    up2 = block(
+        y,
+        [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 18],
+        [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 26],
+        8,
+        name="up2",
+    )
+    resized = layers.UpSampling2D(interpolation="bilinear")(up2)
+    y = layers.Concatenate()([layers.UpSampling2D()(up2), resized, down1])
+    up1 = block(
+        y,
+        (
+            [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 38]
+        ),
+        (
+            [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 54]
+        ),
+        4,
+        name="up1",
+    )
+    mask = layers.Conv2D(2, 1, name="mask")(up1)
+    x = layers.Conv2D(5, 1, name="coarse")(x)
+    return keras.Model(inputs, [mask, x], name="model2")
+
+
+def load(weights: str = "model.keras") -> keras.Model:
+    """The network with its weights (.keras, .weights.h5, .h5, .safetensors or .npy)."""
+    model = build()
+    if weights.endswith((".h5", ".keras")):
+        model.load_weights(weights)
+        return model
+    if weights.endswith(".safetensors"):
+        from safetensors.numpy import load_file
+
+        state = load_file(weights)
+    else:
+        import numpy as np
+
+        layers_of = np.load(weights, allow_pickle=True).item().items()
+        state = {f"{layer}/{key}": w for layer, variables in layers_of for key, w in variables.items()}
+    for layer in model.layers:
+        for variable in layer.weights:
+            variable.assign(state[f"{layer.name}/{variable.name}"])
+    return model

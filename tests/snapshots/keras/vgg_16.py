@@ -1,0 +1,60 @@
+"""vgg16, converted from TensorFlow (model.ckpt.meta).
+
+Input    input         float32 [N, 224, 224, 3]  source: input
+Output   MMdnn_Output  float32 [N, 17]           source: MMdnn_Output
+
+    model = load("model.keras")
+    y = model(input)  # training=True for batches to train on
+"""
+
+import keras
+from keras import layers
+
+
+def conv_relu(x, filters, kernel_size=3, padding="same", *, name):
+    return layers.Conv2D(filters, kernel_size, padding=padding, activation="relu", name=f"{name}_conv")(x)
+
+
+def build() -> keras.Model:
+    """The network, with new weights."""
+    inputs = x = keras.Input((224, 224, 3), name="input")
+    x = conv_relu(x, 8, name="conv1_conv1_1")
+    x = conv_relu(x, 8, name="conv1_conv1_2")
+    x = layers.MaxPooling2D(2)(x)
+    x = conv_relu(x, 8, name="conv2_conv2_1")
+    x = conv_relu(x, 8, name="conv2_conv2_2")
+    x = layers.MaxPooling2D(2)(x)
+    for i in range(1, 4):
+        x = conv_relu(x, 8, name=f"conv3_conv3_{i}")
+    x = layers.MaxPooling2D(2)(x)
+    for i in range(1, 4):
+        x = conv_relu(x, 16, name=f"conv4_conv4_{i}")
+    x = layers.MaxPooling2D(2)(x)
+    for i in range(1, 4):
+        x = conv_relu(x, 16, name=f"conv5_conv5_{i}")
+    x = layers.MaxPooling2D(2)(x)
+    x = conv_relu(x, 128, kernel_size=7, padding="valid", name="fc6")
+    x = conv_relu(x, 128, kernel_size=1, padding="valid", name="fc7")
+    x = layers.Conv2D(17, 1, name="fc8_conv")(x)
+    return keras.Model(inputs, layers.Flatten()(x), name="vgg16")
+
+
+def load(weights: str = "model.keras") -> keras.Model:
+    """The network with its weights (.keras, .weights.h5, .h5, .safetensors or .npy)."""
+    model = build()
+    if weights.endswith((".h5", ".keras")):
+        model.load_weights(weights)
+        return model
+    if weights.endswith(".safetensors"):
+        from safetensors.numpy import load_file
+
+        state = load_file(weights)
+    else:
+        import numpy as np
+
+        layers_of = np.load(weights, allow_pickle=True).item().items()
+        state = {f"{layer}/{key}": w for layer, variables in layers_of for key, w in variables.items()}
+    for layer in model.layers:
+        for variable in layer.weights:
+            variable.assign(state[f"{layer.name}/{variable.name}"])
+    return model
