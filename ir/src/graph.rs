@@ -501,7 +501,22 @@ impl Graph {
         if !self.names.contains_key(name) {
             return name.to_owned();
         }
-        (1u64..).map(|i| format!("{name}_{i}")).find(|n| !self.names.contains_key(n)).unwrap_or_default()
+        let numbered = |i: u64| format!("{name}_{i}");
+        let is_taken = |i: u64| self.names.contains_key(&numbered(i));
+        if is_taken(1000) {
+            // So many nodes of one name have numbers without gaps: the last is found in few steps.
+            let (mut taken, mut free) = (1000, 2000);
+            while is_taken(free) {
+                (taken, free) = (free, free * 2);
+            }
+            while free - taken > 1 {
+                let middle = taken + (free - taken) / 2;
+                if is_taken(middle) { taken = middle } else { free = middle }
+            }
+            return numbered(free);
+        }
+        let free = (1..=1000).find(|&i| !is_taken(i)).unwrap_or_default();
+        numbered(free)
     }
 
     fn connect(&mut self, id: NodeId, inputs: &[Option<Value>]) {

@@ -17,6 +17,9 @@ use crate::symbolic::{Elem, Expressions};
 /// Most views between a tensor and a part of it that is written to.
 const MAX_STEPS: usize = 16;
 
+/// Most nodes of a network: a loop that never ends must not fill the memory.
+const MAX_NODES: usize = 1 << 17;
+
 /// The state of one lowering.
 #[derive(Debug, Default)]
 pub struct Lower {
@@ -389,6 +392,9 @@ impl Lower {
     /// When the operator can't take these inputs.
     pub fn add(&mut self, op: impl Into<Op>, name: &str, inputs: &[Option<Value>]) -> Result<Value> {
         let name = self.node_name(name);
+        if self.graph.len() >= MAX_NODES {
+            return Err(Problem::new(format!("the network has more than {MAX_NODES} nodes")).node(name).into());
+        }
         Ok(self.graph.add_with(op, &name, inputs)?.into())
     }
 
