@@ -1,0 +1,177 @@
+"""Networks of operators that exported programs are made of: small, with random weights from a seed."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def depthwise(channels, out):
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+        nn.Conv2d(channels, out, 1),
+        nn.BatchNorm2d(out),
+        nn.ReLU6(),
+    )
+
+
+class EncoderDecoder(nn.Module):
+    """Depthwise blocks, skip connections, bilinear and nearest upsampling."""
+
+    def __init__(self):
+        super().__init__()
+        self.down1, self.down2, self.down3 = depthwise(3, 8), depthwise(8, 12), depthwise(12, 16)
+        self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.up1, self.up2 = depthwise(28, 12), depthwise(20, 8)
+        self.out = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        a = self.down1(x)
+        b = self.down2(F.max_pool2d(a, 2))
+        c = self.down3(F.max_pool2d(b, 2))
+        y = self.up1(torch.cat([self.up(c), b], 1))
+        return self.out(self.up2(torch.cat([F.interpolate(y, scale_factor=2, mode="nearest"), a], 1)))
+
+
+class Classifier(nn.Module):
+    """A recurrent classifier: two layers in both directions."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.embed = nn.Embedding(20, 6)
+        self.layers = getattr(nn, kind)(6, 5, num_layers=2, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(10, 3)
+
+    def forward(self, ids):
+        y, _ = self.layers(self.embed(ids))
+        return self.head(y[:, -1])
+
+
+class States(nn.Module):
+    """An LSTM that begins with a given state and whose last states are used."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.layer = nn.Embedding(20, 5), nn.LSTM(5, 5)
+
+    def forward(self, ids):
+        x = self.embed(ids).transpose(0, 1)
+        y, (h, c) = self.layer(x, (x[:1] * 0.5, x[1:2]))
+        return y.transpose(0, 1), h[-1], c[-1]
+
+
+class Attention(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x):
+        batch, length, width = x.shape
+        parts = self.qkv(x).split(width, 2)
+        q, k, v = [p.view(batch, length, self.heads, width // self.heads).transpose(1, 2) for p in parts]
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.proj(y.transpose(1, 2).contiguous().view(batch, length, width))
+
+
+class Block(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.ln1, self.attn, self.ln2 = nn.LayerNorm(width), Attention(width, heads), nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.Dropout(0.1))
+
+    def forward(self, x):
+        x = x + self.attn(self.ln1(x))
+        return x + self.mlp(self.ln2(x))
+
+
+class Gpt(nn.Module):
+    """A small pre-norm GPT whose embeddings are tied."""
+
+    def __init__(self, words=30, width=16):
+        super().__init__()
+        self.tok, self.pos = nn.Embedding(words, width), nn.Embedding(10, width)
+        self.blocks = nn.ModuleList([Block(width, 2) for _ in range(2)])
+        self.ln, self.head = nn.LayerNorm(width), nn.Linear(width, words, bias=False)
+        self.head.weight = self.tok.weight
+
+    def forward(self, ids):
+        x = self.tok(ids) + self.pos(torch.arange(ids.shape[1], device=ids.device))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln(x))
+
+
+class Odd(nn.Module):
+    """Operators that few networks have."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(1, 8, 1, 1))
+        self.conv = nn.Conv2d(3, 8, 3, padding=2, dilation=2, padding_mode="reflect")
+        self.up = nn.ConvTranspose2d(8, 4, 3, stride=2, padding=1, output_padding=1)
+        self.group, self.instance = nn.GroupNorm(2, 8), nn.InstanceNorm2d(8, affine=True)
+        self.local, self.prelu, self.bilinear = nn.LocalResponseNorm(3), nn.PReLU(8), nn.Bilinear(4, 4, 3)
+
+    def forward(self, x):
+        y = self.prelu(self.instance(self.group(self.conv(x)) * self.scale))
+        y = F.hardswish(self.local(y))
+        z = F.adaptive_avg_pool2d(F.pixel_shuffle(y, 2), (3, 5))
+        w = torch.roll(F.elu(self.up(y)), (1, 2), (2, 3)).flip(3)[:, :, ::2, 1:]
+        v = w.amax((2, 3))
+        v = self.bilinear(v, torch.softmax(v, 1))
+        q = torch.einsum("bchw,bdhw->bcd", y, y)
+        q = torch.where(q > 0, q, q * 0.1).clamp(-2, 2)
+        rest = w.permute(0, 2, 3, 1).reshape(w.shape[0], -1, 4).logsumexp(1)
+        return z.flatten(1), v, q.flatten(1).topk(3)[0], F.normalize(q, dim=-1), torch.cumsum(v, 1), y.std((2, 3)), rest
+
+
+class Written(nn.Module):
+    """Parts that are written to in place."""
+
+    def forward(self, x):
+        x = x * 1.0
+        x[:, 0] = 0
+        x[:, :, 1:3] += 1
+        x[..., 0].mul_(2)
+        return x
+
+
+class Fn(nn.Module):
+    """A function as a network."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+# Functions of a [batch, 4, 6, 8] tensor.
+FUNCTIONS = {
+    "avg_pool": lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
+    "avg_pool_excluding": lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+    "avg_pool_divisor": lambda x: F.avg_pool2d(x, 3, 2, 1, divisor_override=5),
+    "max_pool_ceil": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
+    "adaptive_max": lambda x: F.adaptive_max_pool2d(x, (4, 3)),
+    "pads": lambda x: F.pad(F.pad(F.pad(x, (1, 2, 0, 1)), (1, 1, 1, 1), "replicate"), (2, 1, 1, 2), "circular"),
+    "crop": lambda x: F.pad(x, (-1, 2, 1, -2), value=0.5),
+    "bicubic": lambda x: F.interpolate(x, (9, 12), mode="bicubic", align_corners=True),
+    "aligned": lambda x: F.interpolate(x, (9, 5), mode="bilinear", align_corners=True),
+    "nearest_exact": lambda x: F.interpolate(x, (9, 5), mode="nearest-exact"),
+    "area": lambda x: F.interpolate(x, (4, 3), mode="area"),
+    "unfold": lambda x: F.unfold(x, 3, dilation=1, padding=1, stride=2),
+    "windows": lambda x: x.unfold(3, 4, 2),
+    "shuffle": lambda x: F.pixel_unshuffle(F.channel_shuffle(x, 2), 2),
+    "activations": lambda x: F.celu(x, 0.7) + F.softplus(x, 2) + F.hardshrink(x) + F.softshrink(x) + F.logsigmoid(x),
+    "more_activations": lambda x: F.glu(x, 1) * F.mish(x[:, :2]) + F.hardtanh(x[:, 2:]) - F.tanhshrink(x[:, 1:3]),
+    "variance": lambda x: torch.cat([x.var(3), x.std((2, 3), keepdim=True).flatten(2).expand(-1, -1, 6)], 2),
+    "index": lambda x: x[:, [2, 0]] + x[:, :2][..., [0, -1, 1, 2, 3, 4, 5, 6]],
+    "pick": lambda x: torch.gather(x, 3, x.argsort(3)) + x.sort(3, descending=True)[0],
+    "triangle": lambda x: torch.tril(x, 1) + torch.triu(x, -1),
+    "masked": lambda x: x.masked_fill(x > 0.5, -1.0).softmax(-1),
+    "reals": lambda x: x.long() / 2 + x.int().remainder(3) + torch.floor_divide(x, 0.5) + (x > 0),
+    "repeated": lambda x: x.repeat(1, 2, 1, 1)[:, 1:5] + x.repeat_interleave(2, 1)[:, ::2],
+    "norms": lambda x: F.rms_norm(x, (8,)) + F.layer_norm(x, (6, 8)) + x / x.norm(dim=1, keepdim=True),
+    "stacked": lambda x: torch.stack(x.unbind(1)[:3], -1).movedim(-1, 1) - torch.cat(x.chunk(4, 1)[1:], 1),
+}

@@ -1,0 +1,102 @@
+"""Exported programs (`.pt2`) in PyTorch: equal outputs, and for layers equal keys, for batches of one and three."""
+
+import aten_nets as nets
+import pytest
+import torch
+import torchvision
+from harness import TOLERANCE, import_file, modelport
+from torch import nn
+
+
+def ids(batch):
+    return (torch.randint(0, 20, (batch, 7)),)
+
+
+def image(*shape):
+    return lambda batch: (torch.randn(batch, *shape),)
+
+
+def squeezenet():
+    return torchvision.models.squeezenet1_1(num_classes=2)
+
+
+def resnet():
+    blocks = [1, 1, 1, 1]
+    return torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, blocks, num_classes=4)
+
+
+NETWORKS = {
+    "encoder_decoder": (nets.EncoderDecoder, image(3, 16, 16)),
+    "lstm": (lambda: nets.Classifier("LSTM"), ids),
+    "gru": (lambda: nets.Classifier("GRU"), ids),
+    "rnn": (lambda: nets.Classifier("RNN"), ids),
+    "states": (nets.States, ids),
+    "gpt": (nets.Gpt, ids),
+    "odd": (nets.Odd, image(3, 9, 9)),
+    "written": (nets.Written, image(3, 4, 5)),
+    "squeezenet": (squeezenet, image(3, 48, 48)),
+    "resnet": (resnet, image(3, 32, 32)),
+}
+
+
+def prepared(make):
+    torch.manual_seed(0)
+    model = make().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.6, 1.4)
+        if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)):
+            nn.init.uniform_(module.weight, 0.7, 1.3)
+            nn.init.normal_(module.bias, 0, 0.1)
+    return model
+
+
+def converted(model, inputs, folder, free):
+    shapes = tuple({0: torch.export.Dim("batch", min=1, max=64)} for _ in inputs) if free else None
+    program = torch.export.export(model, inputs, dynamic_shapes=shapes)
+    torch.export.save(program, str(folder / "model.pt2"))
+    modelport("convert", "-sf", "pytorch", "-in", folder / "model.pt2", "-df", "pytorch", "-om", folder / "out.pth")
+    return import_file(folder / "out.py").load(str(folder / "out.pth")).eval()
+
+
+def outputs(model, inputs):
+    with torch.no_grad():
+        result = model(*inputs)
+    return [result] if torch.is_tensor(result) else list(result)
+
+
+def check(model, make, folder, free):
+    result = converted(model, make(2), folder, free)
+    for batch in (1, 3):
+        inputs = make(batch)
+        expected, actual = outputs(model, inputs), outputs(result, inputs)
+        assert [x.shape for x in actual] == [x.shape for x in expected]
+        for x, y in zip(expected, actual, strict=True):
+            limit = TOLERANCE * x.double().abs().max()
+            assert (x.double() - y.double()).abs().max() <= limit
+    return result
+
+
+@pytest.mark.parametrize("free", [True, False], ids=["free", "fixed"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_exported_network(name, free, tmp_path):
+    make, inputs = NETWORKS[name]
+    model = prepared(make)
+    result = check(model, inputs, tmp_path, free)
+    assert set(model.state_dict()) <= set(result.state_dict())
+
+
+@pytest.mark.parametrize("name", nets.FUNCTIONS)
+def test_exported_function(name, tmp_path):
+    check(nets.Fn(nets.FUNCTIONS[name]), image(4, 6, 8), tmp_path, free=True)
+
+
+def test_operators_without_translation_are_listed_at_once(tmp_path):
+    model = nets.Fn(lambda x: torch.linalg.inv(x) + torch.fft.rfft(x).real.sum())
+    torch.export.save(torch.export.export(model, (torch.randn(2, 4, 4),)), str(tmp_path / "model.pt2"))
+    command = ("convert", "-sf", "pytorch", "-in", tmp_path / "model.pt2", "-df", "pytorch", "-om", tmp_path / "o.pth")
+    run = modelport(*command, check=False)
+    assert run.returncode != 0
+    assert "linalg_inv" in run.stderr and "fft" in run.stderr
+    assert not (tmp_path / "o.pth").exists()
