@@ -156,7 +156,6 @@ FUNCTIONS = {
     "adaptive_max": lambda x: F.adaptive_max_pool2d(x, (4, 3)),
     "pads": lambda x: F.pad(F.pad(F.pad(x, (1, 2, 0, 1)), (1, 1, 1, 1), "replicate"), (2, 1, 1, 2), "circular"),
     "crop": lambda x: F.pad(x, (-1, 2, 1, -2), value=0.5),
-    "bicubic": lambda x: F.interpolate(x, (9, 12), mode="bicubic", align_corners=True),
     "aligned": lambda x: F.interpolate(x, (9, 5), mode="bilinear", align_corners=True),
     "nearest_exact": lambda x: F.interpolate(x, (9, 5), mode="nearest-exact"),
     "area": lambda x: F.interpolate(x, (4, 3), mode="area"),
