@@ -62,3 +62,24 @@ fn compare(target: &str, folder: &str) {
     }
     assert!(changed.is_empty(), "the code of {changed:?} has changed; look at it, then UPDATE_SNAPSHOTS=1");
 }
+
+/// Most lines of code for networks that every converter is measured by. The narrow networks have all the structure.
+const LINES: &[(&str, usize)] = &[
+    ("inception_v3", 190),
+    ("resnet_v2_50", 110),
+    ("resnet_v2_152", 115),
+    ("vgg_16", 80),
+    ("mobilenet_v2", 120),
+    ("inception_resnet_v2", 190),
+    ("nasnet", 250),
+];
+
+#[test]
+fn code_is_short() {
+    for (name, limit) in LINES {
+        let code = fs::read_to_string(format!("{TESTS}/snapshots/{name}.py")).unwrap();
+        let lines = code.lines().count();
+        assert!(lines <= *limit, "{name} has {lines} lines, more than {limit}");
+        assert!(code.lines().all(|line| line.chars().count() <= 120), "{name} has long lines");
+    }
+}

@@ -31,11 +31,12 @@ class AlexnetV2(nn.Module):
         self.conv5 = ConvReLU(12, 8, 3, padding=1)
         self.fc6 = ConvReLU(8, 128, 5)
         self.fc7 = ConvReLU(128, 128, 1)
-        self.fc8 = nn.Sequential(nn.Conv2d(128, 17, 1), nn.Flatten())
+        self.fc8 = nn.Conv2d(128, 17, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv3(F.max_pool2d(self.conv2(F.max_pool2d(self.conv1(x), 3, stride=2)), 3, stride=2))
-        return self.fc8(self.fc7(self.fc6(F.max_pool2d(self.conv5(self.conv4(x)), 3, stride=2))))
+        x = self.fc8(self.fc7(self.fc6(F.max_pool2d(self.conv5(self.conv4(x)), 3, stride=2))))
+        return x.flatten(1)
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> AlexnetV2:

@@ -8,20 +8,20 @@ Output   output  float32 [N, 10]         source: output
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class Model(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv = nn.Sequential(nn.Conv2d(3, 14, 3, 2, bias=False), nn.ReLU())
-        self.pool = nn.Sequential(
-            nn.AvgPool2d(3, ceil_mode=True, count_include_pad=False), nn.Flatten(), nn.Linear(280, 16), nn.ReLU()
-        )
+        self.conv = nn.Conv2d(3, 14, 3, 2, bias=False)
+        self.dense = nn.Linear(280, 16)
         self.logits = nn.Linear(16, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.logits(self.pool(self.conv(x)))
+        x = F.avg_pool2d(F.relu(self.conv(x)), 3, ceil_mode=True, count_include_pad=False).flatten(1)
+        return self.logits(F.relu(self.dense(x)))
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> Model:

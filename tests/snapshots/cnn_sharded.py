@@ -13,44 +13,41 @@ from torch import Tensor, nn
 
 
 class ConvBN(nn.Module):
-    def __init__(self, in_channels, out_channels, kernel_size, padding=0, dilation=1):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, dilation=1, padding=0):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False)
+        self.pad = nn.ZeroPad2d((1, 2, 2, 2)) if stride != 1 else nn.Identity()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False)
         self.norm = nn.BatchNorm2d(out_channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
+        return self.norm(self.conv(self.pad(x)))
 
 
-class Mix(nn.Module):
-    """mix."""
-
+class ConvReLU6Y(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv = nn.Sequential(nn.ZeroPad2d((1, 1, 0, 1)), nn.Conv2d(8, 8, 3, 2, groups=8), nn.ReLU6())
+        self.conv = nn.Conv2d(8, 8, 3, 2, groups=8)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.cat([self.conv(x), y], dim=1)
+        return torch.cat([F.relu6(self.conv(F.pad(x, (1, 1, 0, 1)))), y], dim=1)
 
 
 class Model(nn.Module):
     def __init__(self):
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.ZeroPad2d((1, 2, 2, 2)), nn.Conv2d(3, 8, 5, 2, bias=False), nn.BatchNorm2d(8, eps=0.001)
-        )
+        self.stem = ConvBN(3, 8, 5, stride=2)
         self.block1_a = ConvBN(8, 8, 3, padding=1)
-        self.block1_b = ConvBN(8, 8, 3, padding=2, dilation=2)
-        self.mix = Mix()
+        self.block1_b = ConvBN(8, 8, 3, dilation=2, padding=2)
+        self.mix = ConvReLU6Y()
         self.pointwise = ConvBN(16, 12, 1)
-        self.hidden = nn.Sequential(nn.Linear(144, 32), nn.ReLU())
+        self.hidden = nn.Linear(144, 32)
         self.logits = nn.Linear(32, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.stem(x))
         x = x + F.relu(self.block1_b(F.relu(self.block1_a(x))))
         x = F.relu(self.pointwise(self.mix(x, F.max_pool2d(x, 3, stride=2, padding=(0, 1), ceil_mode=True))))
-        return self.logits(self.hidden(F.avg_pool2d(x, 2).flatten(1)))
+        return self.logits(F.relu(self.hidden(F.avg_pool2d(x, 2).flatten(1))))
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> Model:

@@ -71,33 +71,36 @@ class Mixed6A(nn.Module):
         return torch.cat([self.Branch_0(x), self.Branch_1(x), F.max_pool2d(x, 3, stride=2)], dim=1)
 
 
-class Block(nn.Module):
-    """block17_1, block17_2, block17_3, block17_4, block8_1, block8_2, block8_3."""
+class Block17(nn.Module):
+    """block17_1, block17_2, block17_3, block17_4."""
 
-    def __init__(
-        self,
-        in_channels,
-        mid_channels,
-        branch_1_channels,
-        kernel_size,
-        padding,
-        branch_1_kernel_size,
-        branch_1_padding,
-        conv2d_1x1_channels,
-        scale,
-    ):
+    def __init__(self):
         super().__init__()
-        self.scale = scale
-        self.Branch_0 = ConvBNReLU(in_channels, 12, 1)
+        self.Branch_0 = ConvBNReLU(72, 12, 1)
         self.Branch_1 = nn.Sequential(
-            ConvBNReLU(in_channels, mid_channels, 1),
-            ConvBNReLU(mid_channels, branch_1_channels, kernel_size, padding=padding),
-            ConvBNReLU(branch_1_channels, branch_1_channels, branch_1_kernel_size, padding=branch_1_padding),
+            ConvBNReLU(72, 8, 1), ConvBNReLU(8, 12, (1, 7), padding=(0, 3)), ConvBNReLU(12, 12, (7, 1), padding=(3, 0))
         )
-        self.Conv2d_1x1 = nn.Conv2d(conv2d_1x1_channels, in_channels, 1)
+        self.Conv2d_1x1 = nn.Conv2d(24, 72, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.Conv2d_1x1(torch.cat([self.Branch_0(x), self.Branch_1(x)], dim=1)) * self.scale)
+        return F.relu(x + self.Conv2d_1x1(torch.cat([self.Branch_0(x), self.Branch_1(x)], dim=1)) * 0.1)
+
+
+class Block8(nn.Module):
+    """block8_1, block8_2, block8_3."""
+
+    def __init__(self):
+        super().__init__()
+        self.Branch_0 = ConvBNReLU(136, 12, 1)
+        self.Branch_1 = nn.Sequential(
+            ConvBNReLU(136, 12, 1),
+            ConvBNReLU(12, 16, (1, 3), padding=(0, 1)),
+            ConvBNReLU(16, 16, (3, 1), padding=(1, 0)),
+        )
+        self.Conv2d_1x1 = nn.Conv2d(28, 136, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.Conv2d_1x1(torch.cat([self.Branch_0(x), self.Branch_1(x)], dim=1)) * 0.2)
 
 
 class Mixed7A(nn.Module):
@@ -116,7 +119,7 @@ class Mixed7A(nn.Module):
         return torch.cat([self.Branch_0(x), self.Branch_1(x), self.Branch_2(x), branch_3], dim=1)
 
 
-class Block8(nn.Module):
+class Block8_2(nn.Module):
     """Block8."""
 
     def __init__(self):
@@ -144,18 +147,18 @@ class InceptionResnetV2(nn.Module):
         self.Mixed_5b = Mixed5B()
         self.Repeat = nn.Sequential(*[Block35() for _ in range(3)])
         self.Mixed_6a = Mixed6A()
-        self.Repeat_1 = nn.Sequential(*[Block(72, 8, 12, (1, 7), (0, 3), (7, 1), (3, 0), 24, 0.1) for _ in range(4)])
+        self.Repeat_1 = nn.Sequential(*[Block17() for _ in range(4)])
         self.Mixed_7a = Mixed7A()
-        self.Repeat_2 = nn.Sequential(*[Block(136, 12, 16, (1, 3), (0, 1), (3, 1), (1, 0), 28, 0.2) for _ in range(3)])
-        self.Block8 = Block8()
+        self.Repeat_2 = nn.Sequential(*[Block8() for _ in range(3)])
+        self.Block8 = Block8_2()
         self.Conv2d_7b_1x1 = ConvBNReLU(136, 96, 1)
-        self.Logits = nn.Sequential(nn.AvgPool2d(2, stride=1), nn.Flatten(), nn.Linear(96, 17))
+        self.Logits = nn.Linear(96, 17)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))), 3, stride=2)
         x = self.Mixed_5b(F.max_pool2d(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)), 3, stride=2))
         x = self.Block8(self.Repeat_2(self.Mixed_7a(self.Repeat_1(self.Mixed_6a(self.Repeat(x))))))
-        return self.Logits(self.Conv2d_7b_1x1(x))
+        return self.Logits(F.avg_pool2d(self.Conv2d_7b_1x1(x), 2, stride=1).flatten(1))
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> InceptionResnetV2:

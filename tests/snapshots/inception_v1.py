@@ -13,13 +13,16 @@ from torch import Tensor, nn
 
 
 class ConvBNReLU(nn.Module):
-    def __init__(self, in_channels, out_channels, kernel_size):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.pad = nn.ZeroPad2d((2, 3, 2, 3)) if stride != 1 else nn.Identity()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, 0 if stride != 1 else kernel_size // 2, bias=False
+        )
         self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)))
+        return F.relu(self.bn(self.conv(self.pad(x))))
 
 
 class Mixed(nn.Module):
@@ -43,9 +46,7 @@ class Mixed(nn.Module):
 class InceptionV1(nn.Module):
     def __init__(self):
         super().__init__()
-        self.Conv2d_1a_7x7 = nn.Sequential(
-            nn.ZeroPad2d((2, 3, 2, 3)), nn.Conv2d(3, 8, 7, 2, bias=False), nn.BatchNorm2d(8, eps=0.001), nn.ReLU()
-        )
+        self.Conv2d_1a_7x7 = ConvBNReLU(3, 8, 7, stride=2)
         self.Conv2d_2b_1x1 = ConvBNReLU(8, 8, 1)
         self.Conv2d_2c_3x3 = ConvBNReLU(8, 24, 3)
         self.Mixed_3b = Mixed(24, 8, 12, 16, 8, 8)
@@ -57,14 +58,14 @@ class InceptionV1(nn.Module):
         self.Mixed_4f = Mixed(66, 32, 20, 40, 16, 16)
         self.Mixed_5b = Mixed(104, 32, 20, 40, 16, 16)
         self.Mixed_5c = Mixed(104, 48, 24, 48, 16, 16)
-        self.Logits = nn.Sequential(nn.AvgPool2d(7, stride=1), nn.Conv2d(128, 17, 1), nn.Flatten())
+        self.Logits = nn.Conv2d(128, 17, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.Conv2d_2b_1x1(F.max_pool2d(self.Conv2d_1a_7x7(x), 3, stride=2, ceil_mode=True))
         x = self.Mixed_3b(F.max_pool2d(self.Conv2d_2c_3x3(x), 3, stride=2, ceil_mode=True))
         x = self.Mixed_4c(self.Mixed_4b(F.max_pool2d(self.Mixed_3c(x), 3, stride=2, ceil_mode=True)))
         x = self.Mixed_5c(self.Mixed_5b(F.max_pool2d(self.Mixed_4f(self.Mixed_4e(self.Mixed_4d(x))), 2)))
-        return self.Logits(x)
+        return self.Logits(F.avg_pool2d(x, 7, stride=1)).flatten(1)
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> InceptionV1:

@@ -13,23 +13,16 @@ from torch import Tensor, nn
 
 
 class ConvBNReLU(nn.Module):
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, pad=False):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+        self.pad = nn.ZeroPad2d((0, 1, 0, 1)) if pad else nn.Identity()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, 0 if pad else kernel_size // 2, bias=False
+        )
         self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)))
-
-
-class ConvBNReLU2(nn.Module):
-    def __init__(self, in_channels, out_channels):
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, 2, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(F.pad(x, (0, 1, 0, 1)))))
+        return F.relu(self.bn(self.conv(self.pad(x))))
 
 
 class Mixed(nn.Module):
@@ -68,8 +61,10 @@ class Mixed4A(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.Branch_0 = nn.Sequential(ConvBNReLU(30, 12, 1), ConvBNReLU2(12, 16))
-        self.Branch_1 = nn.Sequential(ConvBNReLU(30, 6, 1), ConvBNReLU(6, 9, 3), ConvBNReLU2(9, 9))
+        self.Branch_0 = nn.Sequential(ConvBNReLU(30, 12, 1), ConvBNReLU(12, 16, 3, stride=2, pad=True))
+        self.Branch_1 = nn.Sequential(
+            ConvBNReLU(30, 6, 1), ConvBNReLU(6, 9, 3), ConvBNReLU(9, 9, 3, stride=2, pad=True)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.Branch_0(x), self.Branch_1(x), F.max_pool2d(x, 3, stride=2, ceil_mode=True)], dim=1)
@@ -119,13 +114,14 @@ class InceptionV2(nn.Module):
         self.Mixed_5a = Mixed5A()
         self.Mixed_5b = Mixed(100, 35, 19, 32, 16, 22, 12)
         self.Mixed_5c = Mixed5C()
-        self.Logits = nn.Sequential(nn.AvgPool2d(4, stride=2), nn.Conv2d(101, 17, 1), nn.Flatten())
+        self.Logits = nn.Conv2d(101, 17, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.Conv2d_2b_1x1(F.max_pool2d(self.Conv2d_1a_7x7(x), 3, stride=2, ceil_mode=True))
         x = self.Mixed_3b(F.max_pool2d(self.Conv2d_2c_3x3(x), 3, stride=2, padding=1))
         x = self.Mixed_4e(self.Mixed_4d(self.Mixed_4c(self.Mixed_4b(self.Mixed_4a(self.Mixed_3c(x))))))
-        return self.Logits(self.Mixed_5c(self.Mixed_5b(self.Mixed_5a(x))))
+        x = self.Logits(F.avg_pool2d(self.Mixed_5c(self.Mixed_5b(self.Mixed_5a(x))), 4, stride=2))
+        return x.flatten(1)
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> InceptionV2:

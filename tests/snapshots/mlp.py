@@ -16,14 +16,15 @@ from torch import Tensor, nn
 class Model(nn.Module):
     def __init__(self):
         super().__init__()
-        self.dense1 = nn.Sequential(nn.Linear(189, 48), nn.ReLU())
-        self.dense2 = nn.Sequential(nn.Linear(48, 40), nn.Tanh())
-        self.dense3 = nn.Sequential(nn.Linear(40, 32), nn.Softplus())
-        self.dense4 = nn.Sequential(nn.Linear(32, 24), nn.Sigmoid())
+        self.dense1 = nn.Linear(189, 48)
+        self.dense2 = nn.Linear(48, 40)
+        self.dense3 = nn.Linear(40, 32)
+        self.dense4 = nn.Linear(32, 24)
         self.logits = nn.Linear(24, 10)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self.logits(self.dense4(self.dense3(self.dense2(self.dense1(x.flatten(1))))))
+        x = self.dense3(torch.tanh(self.dense2(F.relu(self.dense1(x.flatten(1))))))
+        x = self.logits(torch.sigmoid(self.dense4(F.softplus(x))))
         return x, F.softmax(x, dim=1)
 
 

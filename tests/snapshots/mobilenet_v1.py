@@ -13,58 +13,55 @@ from torch import Tensor, nn
 
 
 class ConvBNReLU6(nn.Module):
-    def __init__(self, in_channels, out_channels, groups):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, groups=1):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu6(self.bn(self.conv(F.pad(x, (0, 1, 0, 1)))))
-
-
-class ConvBNReLU6_2(nn.Module):
-    def __init__(self, in_channels, out_channels, kernel_size, groups=1):
-        super().__init__()
+        self.pad = nn.ZeroPad2d((0, 1, 0, 1)) if stride != 1 else nn.Identity()
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups, bias=False
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            0 if stride != 1 else kernel_size // 2,
+            groups=groups,
+            bias=False,
         )
         self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu6(self.bn(self.conv(x)))
+        return F.relu6(self.bn(self.conv(self.pad(x))))
 
 
 class MobilenetV1(nn.Module):
     def __init__(self):
         super().__init__()
-        self.Conv2d_0 = ConvBNReLU6(3, 4, 1)
-        self.Conv2d_1_depthwise = ConvBNReLU6_2(4, 4, 3, groups=4)
-        self.Conv2d_1_pointwise = ConvBNReLU6_2(4, 8, 1)
-        self.Conv2d_2_depthwise = ConvBNReLU6(8, 8, 8)
-        self.Conv2d_2_pointwise = ConvBNReLU6_2(8, 16, 1)
-        self.Conv2d_3_depthwise = ConvBNReLU6_2(16, 16, 3, groups=16)
-        self.Conv2d_3_pointwise = ConvBNReLU6_2(16, 16, 1)
-        self.Conv2d_4_depthwise = ConvBNReLU6(16, 16, 16)
-        self.Conv2d_4_pointwise = ConvBNReLU6_2(16, 32, 1)
-        self.Conv2d_5_depthwise = ConvBNReLU6_2(32, 32, 3, groups=32)
-        self.Conv2d_5_pointwise = ConvBNReLU6_2(32, 32, 1)
-        self.Conv2d_6_depthwise = ConvBNReLU6(32, 32, 32)
-        self.Conv2d_6_pointwise = ConvBNReLU6_2(32, 64, 1)
-        self.Conv2d_7_depthwise = ConvBNReLU6_2(64, 64, 3, groups=64)
-        self.Conv2d_7_pointwise = ConvBNReLU6_2(64, 64, 1)
-        self.Conv2d_8_depthwise = ConvBNReLU6_2(64, 64, 3, groups=64)
-        self.Conv2d_8_pointwise = ConvBNReLU6_2(64, 64, 1)
-        self.Conv2d_9_depthwise = ConvBNReLU6_2(64, 64, 3, groups=64)
-        self.Conv2d_9_pointwise = ConvBNReLU6_2(64, 64, 1)
-        self.Conv2d_10_depthwise = ConvBNReLU6_2(64, 64, 3, groups=64)
-        self.Conv2d_10_pointwise = ConvBNReLU6_2(64, 64, 1)
-        self.Conv2d_11_depthwise = ConvBNReLU6_2(64, 64, 3, groups=64)
-        self.Conv2d_11_pointwise = ConvBNReLU6_2(64, 64, 1)
-        self.Conv2d_12_depthwise = ConvBNReLU6(64, 64, 64)
-        self.Conv2d_12_pointwise = ConvBNReLU6_2(64, 128, 1)
-        self.Conv2d_13_depthwise = ConvBNReLU6_2(128, 128, 3, groups=128)
-        self.Conv2d_13_pointwise = ConvBNReLU6_2(128, 128, 1)
-        self.Logits = nn.Sequential(nn.AvgPool2d(3, stride=2), nn.Conv2d(128, 17, 1), nn.Flatten())
+        self.Conv2d_0 = ConvBNReLU6(3, 4, 3, stride=2)
+        self.Conv2d_1_depthwise = ConvBNReLU6(4, 4, 3, groups=4)
+        self.Conv2d_1_pointwise = ConvBNReLU6(4, 8, 1)
+        self.Conv2d_2_depthwise = ConvBNReLU6(8, 8, 3, stride=2, groups=8)
+        self.Conv2d_2_pointwise = ConvBNReLU6(8, 16, 1)
+        self.Conv2d_3_depthwise = ConvBNReLU6(16, 16, 3, groups=16)
+        self.Conv2d_3_pointwise = ConvBNReLU6(16, 16, 1)
+        self.Conv2d_4_depthwise = ConvBNReLU6(16, 16, 3, stride=2, groups=16)
+        self.Conv2d_4_pointwise = ConvBNReLU6(16, 32, 1)
+        self.Conv2d_5_depthwise = ConvBNReLU6(32, 32, 3, groups=32)
+        self.Conv2d_5_pointwise = ConvBNReLU6(32, 32, 1)
+        self.Conv2d_6_depthwise = ConvBNReLU6(32, 32, 3, stride=2, groups=32)
+        self.Conv2d_6_pointwise = ConvBNReLU6(32, 64, 1)
+        self.Conv2d_7_depthwise = ConvBNReLU6(64, 64, 3, groups=64)
+        self.Conv2d_7_pointwise = ConvBNReLU6(64, 64, 1)
+        self.Conv2d_8_depthwise = ConvBNReLU6(64, 64, 3, groups=64)
+        self.Conv2d_8_pointwise = ConvBNReLU6(64, 64, 1)
+        self.Conv2d_9_depthwise = ConvBNReLU6(64, 64, 3, groups=64)
+        self.Conv2d_9_pointwise = ConvBNReLU6(64, 64, 1)
+        self.Conv2d_10_depthwise = ConvBNReLU6(64, 64, 3, groups=64)
+        self.Conv2d_10_pointwise = ConvBNReLU6(64, 64, 1)
+        self.Conv2d_11_depthwise = ConvBNReLU6(64, 64, 3, groups=64)
+        self.Conv2d_11_pointwise = ConvBNReLU6(64, 64, 1)
+        self.Conv2d_12_depthwise = ConvBNReLU6(64, 64, 3, stride=2, groups=64)
+        self.Conv2d_12_pointwise = ConvBNReLU6(64, 128, 1)
+        self.Conv2d_13_depthwise = ConvBNReLU6(128, 128, 3, groups=128)
+        self.Conv2d_13_pointwise = ConvBNReLU6(128, 128, 1)
+        self.Logits = nn.Conv2d(128, 17, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.Conv2d_2_depthwise(self.Conv2d_1_pointwise(self.Conv2d_1_depthwise(self.Conv2d_0(x))))
@@ -75,7 +72,8 @@ class MobilenetV1(nn.Module):
         x = self.Conv2d_9_pointwise(self.Conv2d_9_depthwise(self.Conv2d_8_pointwise(x)))
         x = self.Conv2d_11_depthwise(self.Conv2d_10_pointwise(self.Conv2d_10_depthwise(x)))
         x = self.Conv2d_12_pointwise(self.Conv2d_12_depthwise(self.Conv2d_11_pointwise(x)))
-        return self.Logits(self.Conv2d_13_pointwise(self.Conv2d_13_depthwise(x)))
+        x = F.avg_pool2d(self.Conv2d_13_pointwise(self.Conv2d_13_depthwise(x)), 3, stride=2)
+        return self.Logits(x).flatten(1)
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> MobilenetV1:

@@ -36,59 +36,39 @@ class ConvBN(nn.Module):
 
 
 class ExpandedConv(nn.Module):
-    """expanded_conv."""
-
-    def __init__(self):
+    def __init__(self, in_channels, mid_channels, out_channels, stride=1):
         super().__init__()
-        self.depthwise = ConvBNReLU6(4, 4, 3, groups=4)
-        self.project = ConvBN(4, 4)
+        self.residual = stride == 1 and in_channels == out_channels
+        self.expand = ConvBNReLU6(in_channels, mid_channels, 1) if in_channels != mid_channels else nn.Identity()
+        self.depthwise = ConvBNReLU6(mid_channels, mid_channels, 3, stride=stride, groups=mid_channels)
+        self.project = ConvBN(mid_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.project(self.depthwise(x)) + x
-
-
-class ExpandedConv2(nn.Module):
-    def __init__(self, in_channels):
-        super().__init__()
-        self.expand = ConvBNReLU6(in_channels, 6 * in_channels, 1)
-        self.depthwise = ConvBNReLU6(6 * in_channels, 6 * in_channels, 3, groups=6 * in_channels)
-        self.project = ConvBN(6 * in_channels, in_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.project(self.depthwise(self.expand(x))) + x
+        project = self.project(self.depthwise(self.expand(x)))
+        return project + x if self.residual else project
 
 
 class MobilenetV2(nn.Module):
     def __init__(self):
         super().__init__()
         self.Conv = ConvBNReLU6(3, 4, 3, stride=2)
-        self.expanded_conv = ExpandedConv()
-        self.expanded_conv_1 = nn.Sequential(
-            ConvBNReLU6(4, 24, 1), ConvBNReLU6(24, 24, 3, stride=2, groups=24), ConvBN(24, 4)
-        )
-        self.expanded_conv_2 = ExpandedConv2(4)
-        self.expanded_conv_3 = nn.Sequential(
-            ConvBNReLU6(4, 24, 1), ConvBNReLU6(24, 24, 3, stride=2, groups=24), ConvBN(24, 4)
-        )
-        self.expanded_conv_4 = ExpandedConv2(4)
-        self.expanded_conv_5 = ExpandedConv2(4)
-        self.expanded_conv_6 = nn.Sequential(
-            ConvBNReLU6(4, 24, 1), ConvBNReLU6(24, 24, 3, stride=2, groups=24), ConvBN(24, 8)
-        )
-        self.expanded_conv_7 = ExpandedConv2(8)
-        self.expanded_conv_8 = ExpandedConv2(8)
-        self.expanded_conv_9 = ExpandedConv2(8)
-        self.expanded_conv_10 = nn.Sequential(ConvBNReLU6(8, 48, 1), ConvBNReLU6(48, 48, 3, groups=48), ConvBN(48, 12))
-        self.expanded_conv_11 = ExpandedConv2(12)
-        self.expanded_conv_12 = ExpandedConv2(12)
-        self.expanded_conv_13 = nn.Sequential(
-            ConvBNReLU6(12, 72, 1), ConvBNReLU6(72, 72, 3, stride=2, groups=72), ConvBN(72, 20)
-        )
-        self.expanded_conv_14 = ExpandedConv2(20)
-        self.expanded_conv_15 = ExpandedConv2(20)
-        self.expanded_conv_16 = nn.Sequential(
-            ConvBNReLU6(20, 120, 1), ConvBNReLU6(120, 120, 3, groups=120), ConvBN(120, 40)
-        )
+        self.expanded_conv = ExpandedConv(4, 4, 4)
+        self.expanded_conv_1 = ExpandedConv(4, 24, 4, stride=2)
+        self.expanded_conv_2 = ExpandedConv(4, 24, 4)
+        self.expanded_conv_3 = ExpandedConv(4, 24, 4, stride=2)
+        self.expanded_conv_4 = ExpandedConv(4, 24, 4)
+        self.expanded_conv_5 = ExpandedConv(4, 24, 4)
+        self.expanded_conv_6 = ExpandedConv(4, 24, 8, stride=2)
+        self.expanded_conv_7 = ExpandedConv(8, 48, 8)
+        self.expanded_conv_8 = ExpandedConv(8, 48, 8)
+        self.expanded_conv_9 = ExpandedConv(8, 48, 8)
+        self.expanded_conv_10 = ExpandedConv(8, 48, 12)
+        self.expanded_conv_11 = ExpandedConv(12, 72, 12)
+        self.expanded_conv_12 = ExpandedConv(12, 72, 12)
+        self.expanded_conv_13 = ExpandedConv(12, 72, 20, stride=2)
+        self.expanded_conv_14 = ExpandedConv(20, 120, 20)
+        self.expanded_conv_15 = ExpandedConv(20, 120, 20)
+        self.expanded_conv_16 = ExpandedConv(20, 120, 40)
         self.Conv_1 = ConvBNReLU6(40, 160, 1)
         self.Logits = nn.Linear(160, 17)
 

@@ -31,11 +31,11 @@ class Overfeat(nn.Module):
         self.conv5 = ConvReLU(32, 32, 3, padding=1)
         self.fc6 = ConvReLU(32, 96, 6)
         self.fc7 = ConvReLU(96, 128, 1)
-        self.fc8 = nn.Sequential(nn.Conv2d(128, 17, 1), nn.Flatten())
+        self.fc8 = nn.Conv2d(128, 17, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv4(self.conv3(F.max_pool2d(self.conv2(F.max_pool2d(self.conv1(x), 2)), 2)))
-        return self.fc8(self.fc7(self.fc6(F.max_pool2d(self.conv5(x), 2))))
+        return self.fc8(self.fc7(self.fc6(F.max_pool2d(self.conv5(x), 2)))).flatten(1)
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> Overfeat:

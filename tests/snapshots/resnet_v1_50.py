@@ -33,53 +33,42 @@ class ConvBN(nn.Module):
 
 
 class BottleneckV1(nn.Module):
-    """unit_1."""
+    """unit_1, unit_2, unit_3, unit_4, unit_5, unit_6."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels, mid_channels, shortcut=None, stride=1):
         super().__init__()
-        self.shortcut = ConvBN(in_channels, out_channels)
-        self.conv1 = ConvBNReLU(in_channels, out_channels // 4, 1)
-        self.conv2 = ConvBNReLU(out_channels // 4, out_channels // 4, 3)
-        self.conv3 = ConvBN(out_channels // 4, out_channels)
+        self.shortcut = shortcut or nn.Identity()
+        self.conv1 = ConvBNReLU(in_channels, mid_channels, 1)
+        self.conv2 = ConvBNReLU(mid_channels, mid_channels, 3, stride=stride)
+        self.conv3 = ConvBN(mid_channels, 4 * mid_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.shortcut(x) + self.conv3(self.conv2(self.conv1(x))))
-
-
-class BottleneckV1_2(nn.Module):
-    """unit_2, unit_3, unit_4, unit_5."""
-
-    def __init__(self, in_channels):
-        super().__init__()
-        self.conv1 = ConvBNReLU(in_channels, in_channels // 4, 1)
-        self.conv2 = ConvBNReLU(in_channels // 4, in_channels // 4, 3)
-        self.conv3 = ConvBN(in_channels // 4, in_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.conv3(self.conv2(self.conv1(x))))
-
-
-class BottleneckV1_3(nn.Module):
-    """unit_3, unit_4, unit_6."""
-
-    def __init__(self, in_channels):
-        super().__init__()
-        self.conv1 = ConvBNReLU(in_channels, in_channels // 4, 1)
-        self.conv2 = ConvBNReLU(in_channels // 4, in_channels // 4, 3, stride=2)
-        self.conv3 = ConvBN(in_channels // 4, in_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(F.max_pool2d(x, 1, stride=2) + self.conv3(self.conv2(self.conv1(x))))
 
 
 class ResnetV150(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv1 = ConvBNReLU(3, 64, 7, stride=2)
-        self.block1 = nn.Sequential(BottleneckV1(64, 16), BottleneckV1_2(16), BottleneckV1_3(16))
-        self.block2 = nn.Sequential(BottleneckV1(16, 32), BottleneckV1_2(32), BottleneckV1_2(32), BottleneckV1_3(32))
-        self.block3 = nn.Sequential(BottleneckV1(32, 64), *[BottleneckV1_2(64) for _ in range(4)], BottleneckV1_3(64))
-        self.block4 = nn.Sequential(BottleneckV1(64, 128), BottleneckV1_2(128), BottleneckV1_2(128))
+        self.block1 = nn.Sequential(
+            BottleneckV1(64, 4, shortcut=ConvBN(64, 16)),
+            BottleneckV1(16, 4),
+            BottleneckV1(16, 4, shortcut=nn.MaxPool2d(1, stride=2), stride=2),
+        )
+        self.block2 = nn.Sequential(
+            BottleneckV1(16, 8, shortcut=ConvBN(16, 32)),
+            BottleneckV1(32, 8),
+            BottleneckV1(32, 8),
+            BottleneckV1(32, 8, shortcut=nn.MaxPool2d(1, stride=2), stride=2),
+        )
+        self.block3 = nn.Sequential(
+            BottleneckV1(32, 16, shortcut=ConvBN(32, 64)),
+            *[BottleneckV1(64, 16) for _ in range(4)],
+            BottleneckV1(64, 16, shortcut=nn.MaxPool2d(1, stride=2), stride=2),
+        )
+        self.block4 = nn.Sequential(
+            BottleneckV1(64, 32, shortcut=ConvBN(64, 128)), BottleneckV1(128, 32), BottleneckV1(128, 32)
+        )
         self.logits = nn.Conv2d(128, 17, 1)
 
     def forward(self, x: Tensor) -> Tensor:

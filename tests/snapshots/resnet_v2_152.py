@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class BNReLU(nn.Module):
+class SeparableConv(nn.Module):
     def __init__(self, in_channels):
         super().__init__()
         self.bn = nn.BatchNorm2d(in_channels)
@@ -36,7 +36,7 @@ class BottleneckV2(nn.Module):
 
     def __init__(self, in_channels, out_channels):
         super().__init__()
-        self.preact = BNReLU(in_channels)
+        self.preact = SeparableConv(in_channels)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
         self.conv1 = ConvBNReLU(in_channels, out_channels // 4, 1)
         self.conv2 = ConvBNReLU(out_channels // 4, out_channels // 4, 3)
@@ -48,40 +48,31 @@ class BottleneckV2(nn.Module):
 
 
 class BottleneckV2_2(nn.Module):
-    def __init__(self, in_channels):
+    def __init__(self, in_channels, stride=1):
         super().__init__()
-        self.preact = BNReLU(in_channels)
+        self.shortcut = nn.MaxPool2d(1, stride=stride) if stride != 1 else nn.Identity()
+        self.preact = SeparableConv(in_channels)
         self.conv1 = ConvBNReLU(in_channels, in_channels // 4, 1)
-        self.conv2 = ConvBNReLU(in_channels // 4, in_channels // 4, 3)
+        self.conv2 = ConvBNReLU(in_channels // 4, in_channels // 4, 3, stride=stride)
         self.conv3 = nn.Conv2d(in_channels // 4, in_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv3(self.conv2(self.conv1(self.preact(x))))
-
-
-class BottleneckV2_3(nn.Module):
-    """unit_3, unit_8, unit_36."""
-
-    def __init__(self, in_channels):
-        super().__init__()
-        self.preact = BNReLU(in_channels)
-        self.conv1 = ConvBNReLU(in_channels, in_channels // 4, 1)
-        self.conv2 = ConvBNReLU(in_channels // 4, in_channels // 4, 3, stride=2)
-        self.conv3 = nn.Conv2d(in_channels // 4, in_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, 1, stride=2) + self.conv3(self.conv2(self.conv1(self.preact(x))))
+        return self.shortcut(x) + self.conv3(self.conv2(self.conv1(self.preact(x))))
 
 
 class ResnetV2152(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3)
-        self.block1 = nn.Sequential(BottleneckV2(64, 8), BottleneckV2_2(8), BottleneckV2_3(8))
-        self.block2 = nn.Sequential(BottleneckV2(8, 16), *[BottleneckV2_2(16) for _ in range(6)], BottleneckV2_3(16))
-        self.block3 = nn.Sequential(BottleneckV2(16, 32), *[BottleneckV2_2(32) for _ in range(34)], BottleneckV2_3(32))
+        self.block1 = nn.Sequential(BottleneckV2(64, 8), BottleneckV2_2(8), BottleneckV2_2(8, stride=2))
+        self.block2 = nn.Sequential(
+            BottleneckV2(8, 16), *[BottleneckV2_2(16) for _ in range(6)], BottleneckV2_2(16, stride=2)
+        )
+        self.block3 = nn.Sequential(
+            BottleneckV2(16, 32), *[BottleneckV2_2(32) for _ in range(34)], BottleneckV2_2(32, stride=2)
+        )
         self.block4 = nn.Sequential(BottleneckV2(32, 64), BottleneckV2_2(64), BottleneckV2_2(64))
-        self.postnorm = BNReLU(64)
+        self.postnorm = SeparableConv(64)
         self.logits = nn.Conv2d(64, 17, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -24,11 +24,11 @@ class ConvReLU(nn.Module):
 class Fire(nn.Module):
     """3, 4, 6, 7, 9, 10, 11, 12."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels, mid_channels):
         super().__init__()
-        self.squeeze = ConvReLU(in_channels, out_channels, 1)
-        self.expand1x1 = ConvReLU(out_channels, 4 * out_channels, 1)
-        self.expand3x3 = ConvReLU(out_channels, 4 * out_channels, 3, padding=1)
+        self.squeeze = ConvReLU(in_channels, mid_channels, 1)
+        self.expand1x1 = ConvReLU(mid_channels, 4 * mid_channels, 1)
+        self.expand3x3 = ConvReLU(mid_channels, 4 * mid_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.squeeze(x)

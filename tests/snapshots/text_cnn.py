@@ -28,14 +28,14 @@ class Model(nn.Module):
         self.conv3 = ConvReLU(3)
         self.conv4 = nn.Sequential(nn.ConstantPad1d((1, 2), 0.0), nn.Conv1d(12, 16, 4), nn.ReLU())
         self.conv5 = ConvReLU(5)
-        self.hidden = nn.Sequential(nn.Linear(48, 16), nn.SELU())
+        self.hidden = nn.Linear(48, 16)
         self.logits = nn.Linear(16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embedding(x).transpose(1, 2)
         max_ = self.conv5(x).amax(2)
         x = self.hidden(torch.cat([self.conv3(x).amax(2), self.conv4(x).amax(2), max_], dim=1))
-        return self.logits(x)
+        return self.logits(F.selu(x))
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> Model:

@@ -14,25 +14,16 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    def __init__(self, in_channels, mid_channels):
+    def __init__(self, in_channels, out_channels):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, mid_channels, 3, bias=False)
-        self.norm1 = nn.BatchNorm2d(mid_channels, eps=0.001)
-        self.conv2 = nn.Conv2d(mid_channels, mid_channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(mid_channels, eps=0.001)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels, eps=0.001)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv2(F.leaky_relu(self.norm1(self.conv1(F.pad(x, (1, 1, 1, 1), mode="reflect"))), 0.1))
         return F.elu(self.norm2(x))
-
-
-class ConvReLU(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.ConvTranspose2d(16, 16, 3, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv(x)[:, :, :-1, :-1])
 
 
 class Model(nn.Module):
@@ -44,7 +35,7 @@ class Model(nn.Module):
         self.down4 = Block(16, 32)
         self.bottom = Block(32, 32)
         self.up4 = Block(64, 16)
-        self.upsample3 = ConvReLU()
+        self.upsample3 = nn.ConvTranspose2d(16, 16, 3, 2)
         self.up3 = Block(32, 16)
         self.upsample2 = nn.ConvTranspose2d(16, 8, 4, 2, 1)
         self.up2 = Block(16, 8)
@@ -59,7 +50,7 @@ class Model(nn.Module):
         down4 = self.down4(F.max_pool2d(down3, 2))
         bottom = self.bottom(F.max_pool2d(down4, 2, ceil_mode=True))
         y = torch.cat([F.interpolate(bottom, size=(5, 7), mode="bilinear", align_corners=True), down4], dim=1)
-        up3 = self.up3(torch.cat([self.upsample3(self.up4(y)), down3], dim=1))
+        up3 = self.up3(torch.cat([F.relu(self.upsample3(self.up4(y))[:, :, :-1, :-1]), down3], dim=1))
         up2 = self.up2(torch.cat([self.upsample2(up3), down2], dim=1))
         resized = F.interpolate(up2, scale_factor=2, mode="bilinear")
         x = self.mask(self.up1(torch.cat([F.interpolate(up2, scale_factor=2), resized, x], dim=1)))

@@ -31,12 +31,12 @@ class Vgg16(nn.Module):
         self.conv5 = nn.Sequential(*[ConvReLU(16, 16) for _ in range(3)])
         self.fc6 = ConvReLU(16, 128, kernel_size=7, padding=0)
         self.fc7 = ConvReLU(128, 128, kernel_size=1, padding=0)
-        self.fc8 = nn.Sequential(nn.Conv2d(128, 17, 1), nn.Flatten())
+        self.fc8 = nn.Conv2d(128, 17, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(self.conv3(F.max_pool2d(self.conv2(F.max_pool2d(self.conv1(x), 2)), 2)), 2)
         x = self.fc7(self.fc6(F.max_pool2d(self.conv5(F.max_pool2d(self.conv4(x), 2)), 2)))
-        return self.fc8(x)
+        return self.fc8(x).flatten(1)
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> Vgg16:

@@ -4,16 +4,40 @@ use std::collections::HashSet;
 
 use modelport_ir::Value;
 
-use super::block::Block;
+use super::block::{Block, Item, is_composite};
 use crate::python::{Arg, Expr, Lit, Namer, Slot, snake_case};
 
 /// Which slots are arguments, and what those are called.
 pub struct Arguments {
     /// Per slot: what it is bound to.
-    binding: Vec<Option<(usize, Derived)>>,
-    /// Name, default, and the value in every block.
-    args: Vec<(String, Option<Lit>, Vec<Lit>)>,
+    binding: Vec<Binding>,
+    args: Vec<Argument>,
+    /// When there is padding of its own before a layer: the condition, and whether it holds in every block.
+    padded: Vec<(Expr, Vec<bool>)>,
 }
+
+struct Argument {
+    name: String,
+    /// The role of the slot where it was met first.
+    role: String,
+    default: Option<Lit>,
+    /// The value in every block.
+    values: Vec<Lit>,
+}
+
+/// What stands in a slot.
+#[derive(Clone, Debug)]
+enum Binding {
+    /// The same in all blocks.
+    Constant(Lit),
+    /// An argument, or what follows from it.
+    Argument(usize, Derived),
+    /// A condition on arguments, and a name for it.
+    Test(String, Expr),
+}
+
+/// Roles of conditions begin so: `if shortcut` says whether there is a shortcut.
+pub const TEST: &str = "if ";
 
 /// How a slot follows from an argument.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,6 +46,8 @@ enum Derived {
     Times(i64),
     /// Without remainder, but for the padding of a kernel.
     Divided(i64),
+    /// Half, unless there is padding before (by number); then nothing.
+    HalfUnless(usize),
 }
 
 impl Derived {
@@ -33,6 +59,13 @@ impl Derived {
             _ => None,
         }
     }
+}
+
+/// Whether slots of these roles may be one argument, if they are equal in all blocks.
+fn is_related(a: &str, b: &str) -> bool {
+    let size = |role: &str| is_channels(role) || role == "groups" || role == "size";
+    let step = |role: &str| role == "padding" || role == "dilation";
+    a == b || (size(a) && size(b)) || (step(a) && step(b))
 }
 
 /// Literals whose natural value makes a good default.
@@ -48,40 +81,83 @@ fn natural_default(role: &str) -> Option<Lit> {
 /// Finds the arguments of equal blocks, from the slots of each and the calls of the first.
 pub fn arguments(slots: &[Vec<Slot>], block: &Block) -> Arguments {
     let count = slots.first().map_or(0, Vec::len);
-    let mut result = Arguments { binding: vec![None; count], args: Vec::new() };
+    let mut result =
+        Arguments { binding: vec![Binding::Constant(Lit::Any); count], args: Vec::new(), padded: Vec::new() };
     let mut namer = Namer::default();
+    let mut late = Vec::new();
     for position in 0..count {
         let values: Vec<Lit> = slots.iter().map(|slots| slots[position].value.clone()).collect();
-        if values.iter().all(|value| *value == values[0]) {
-            continue;
-        }
-        if let Some(bound) = result.find(&values, &slots[0][position].role) {
-            result.binding[position] = Some(bound);
+        let mut known = values.iter().filter(|value| **value != Lit::Any);
+        let first = known.next().cloned().unwrap_or(Lit::Any);
+        if known.all(|value| *value == first) {
+            result.binding[position] = Binding::Constant(first);
             continue;
         }
         let role = &slots[0][position].role;
+        if role.starts_with(TEST) || role == "padding" {
+            late.push((position, values));
+            continue;
+        }
+        if let Some((index, derived)) = result.find(&values, role) {
+            result.fill(index, &values);
+            result.binding[position] = Binding::Argument(index, derived);
+            continue;
+        }
         let wish = argument_name(role, position, block, &result);
-        let name = namer.take(&wish);
-        let mode = |value: &Lit| values.iter().filter(|v| *v == value).count();
-        let default = match natural_default(role) {
-            Some(value) if mode(&value) * 3 >= values.len() => Some(value),
-            _ if is_channels(role) => None,
-            _ => values.iter().max_by_key(|v| mode(v)).filter(|v| mode(v) * 4 >= values.len() * 3).cloned(),
-        };
-        result.binding[position] = Some((result.args.len(), Derived::Same));
-        result.args.push((name, default, values));
+        result.add(position, namer.take(&wish), role, values);
+    }
+    // What only some blocks have follows an argument of the same meaning, if that fits: a shortcut has the block's stride.
+    for position in 0..count {
+        let values = || slots.iter().map(|slots| &slots[position].value);
+        let role = &slots[0][position].role;
+        if role == "stride" && values().any(|value| *value == Lit::Any) {
+            let fits = |arg: &Argument| {
+                arg.role == *role && arg.values.iter().zip(values()).all(|(a, b)| *b == Lit::Any || a == b)
+            };
+            if let Some(index) = result.args.iter().position(fits) {
+                result.binding[position] = Binding::Argument(index, Derived::Same);
+            }
+        }
     }
     result.rename(&slots[0], block);
+    let (paddings, tests): (Vec<_>, Vec<_>) =
+        late.into_iter().partition(|(position, _)| slots[0][*position].role == "padding");
+    for (position, values) in tests {
+        let name = slots[0][position].role.trim_start_matches(TEST);
+        match result.test(&values) {
+            Some(test) => result.binding[position] = Binding::Test(name.to_owned(), test),
+            None => result.add(position, namer.take(name), TEST, values.clone()),
+        }
+        if name == "pad" {
+            let holds = values.iter().map(|value| *value == Lit::Bool(true)).collect();
+            let condition = result.bind(position, &slots[0][position], "");
+            result.padded.push((condition, holds));
+        }
+    }
+    for (position, values) in paddings {
+        match result.find(&values, "padding") {
+            Some((index, derived)) => {
+                result.fill(index, &values);
+                result.binding[position] = Binding::Argument(index, derived);
+            }
+            None => {
+                let wish = argument_name("padding", position, block, &result);
+                result.add(position, namer.take(&wish), "padding", values);
+            }
+        }
+    }
+    result.set_defaults();
     result
 }
 
-fn is_channels(role: &str) -> bool {
+/// Whether a role counts channels.
+pub fn is_channels(role: &str) -> bool {
     ["channels", "features", "filters", "units"].iter().any(|word| role.contains(word))
 }
 
 /// A telling name for an argument that is used first at a slot.
 fn argument_name(role: &str, position: usize, block: &Block, so_far: &Arguments) -> String {
-    let taken = |name: &str| so_far.args.iter().any(|(n, _, _)| n == name);
+    let taken = |name: &str| so_far.args.iter().any(|arg| arg.name == name);
     if !taken(role) && role != "out_channels" {
         return role.to_owned();
     }
@@ -93,7 +169,7 @@ fn argument_name(role: &str, position: usize, block: &Block, so_far: &Arguments)
         item.expr.slots(&mut |_| n += 1);
         if position < at + n {
             let last = index + 1 == block.items.len() || item.results.iter().any(|v| block.outputs.contains(v));
-            if role == "out_channels" && (last || block.items.len() <= 4) && !taken(role) {
+            if role == "out_channels" && last && !taken(role) {
                 return role.to_owned();
             }
             if role == "out_channels" && !taken("width") && !taken("mid_channels") {
@@ -109,11 +185,23 @@ fn argument_name(role: &str, position: usize, block: &Block, so_far: &Arguments)
 }
 
 impl Arguments {
+    fn add(&mut self, position: usize, name: String, role: &str, values: Vec<Lit>) {
+        self.binding[position] = Binding::Argument(self.args.len(), Derived::Same);
+        self.args.push(Argument { name, role: role.to_owned(), default: None, values });
+    }
+
     /// Sizes are named by what enters and leaves the block, wherever they were met first.
     fn rename(&mut self, slots: &[Slot], block: &Block) {
         // Values that become outputs with nothing but functions in between.
         let mut ends: HashSet<Value> = block.outputs.iter().copied().collect();
-        for item in block.items.iter().rev().filter(|item| item.members.is_empty()) {
+        let resizes = |item: &Item| {
+            let mut found = false;
+            for member in &item.members {
+                member.ctor.slots(&mut |slot| found |= slot.role.starts_with("out_"));
+            }
+            found || item.members.iter().any(is_composite)
+        };
+        for item in block.items.iter().rev().filter(|item| !resizes(item)) {
             if item.results.iter().any(|value| ends.contains(value)) {
                 ends.extend(&item.operands);
             }
@@ -128,91 +216,215 @@ impl Arguments {
             places.extend(std::iter::repeat_n((enters, leaves), n));
         }
         for wish in ["in_channels", "out_channels"] {
-            if self.args.iter().any(|(name, _, _)| name == wish) {
+            if self.args.iter().any(|arg| arg.name == wish) {
                 continue;
             }
             let found = (0..slots.len()).find_map(|position| {
-                let (index, derived) = self.binding[position]?;
+                let Binding::Argument(index, derived) = self.binding[position] else { return None };
                 let (enters, leaves) = *places.get(position)?;
                 let role = slots[position].role.as_str();
                 let fits = match wish {
                     "in_channels" => enters && (role == wish || role == "num_features"),
                     _ => leaves && role == wish,
                 };
-                let free = is_channels(&self.args[index].0) && self.args[index].0 != "in_channels";
+                let free = is_channels(&self.args[index].name) && self.args[index].name != "in_channels";
                 (fits && free && derived == Derived::Same).then_some(index)
             });
             if let Some(index) = found {
-                self.args[index].0 = wish.to_owned();
+                self.args[index].name = wish.to_owned();
             }
         }
     }
 
-    /// An argument that gives these values in all blocks.
-    fn find(&self, values: &[Lit], role: &str) -> Option<(usize, Derived)> {
-        let same = self.args.iter().position(|(_, _, have)| have == values);
-        if let Some(index) = same {
-            return Some((index, Derived::Same));
+    /// Defaults: the natural one, or what most blocks have.
+    fn set_defaults(&mut self) {
+        for Argument { role, default, values, .. } in &mut self.args {
+            let unknown = values.contains(&Lit::Any);
+            let optional = values.contains(&Lit::None);
+            let modules = values.iter().any(|value| matches!(value, Lit::Module(_)));
+            let mode = |value: &Lit| values.iter().filter(|v| *v == value).count();
+            let most = values.iter().filter(|v| **v != Lit::Any).max_by_key(|v| mode(v));
+            *default = match natural_default(role) {
+                _ if optional || modules => optional.then_some(Lit::None),
+                Some(value) if mode(&value) * 3 >= values.len() => Some(value),
+                _ if unknown => most.cloned(),
+                _ if is_channels(role) => None,
+                _ => most.filter(|v| mode(v) * 4 >= values.len() * 3).cloned(),
+            };
         }
-        let derivations = (2..=8).map(Derived::Times).chain([2, 3, 4, 8].map(Derived::Divided));
-        for derivation in derivations {
-            for (index, (name, _, have)) in self.args.iter().enumerate() {
-                // Sizes follow from sizes, and a padding from its kernel.
-                let counts = is_channels(role) || role == "groups";
-                let related = (counts && is_channels(name)) || (role == "padding" && name == "kernel_size");
-                if !related || (role == "padding" && derivation != Derived::Divided(2)) {
-                    continue;
+    }
+
+    /// Values that were open get what a slot bound to the argument needs.
+    fn fill(&mut self, index: usize, values: &[Lit]) {
+        for (have, value) in self.args[index].values.iter_mut().zip(values) {
+            if *have == Lit::Any {
+                *have = value.clone();
+            }
+        }
+    }
+
+    /// A condition on arguments that holds in just those blocks whose value is true.
+    fn test(&mut self, values: &[Lit]) -> Option<Expr> {
+        let wanted: Vec<bool> = values.iter().map(|value| *value == Lit::Bool(true)).collect();
+        let is = |test: &dyn Fn(usize) -> bool| (0..wanted.len()).all(|block| test(block) == wanted[block]);
+        // What is given to the optional part alone says whether it is there.
+        let given = self.args.iter().position(|arg| {
+            let truthy = |value: &Lit| matches!(value, Lit::Tuple(_)) || matches!(value, Lit::Int(n) if *n != 0);
+            is(&|block| truthy(&arg.values[block])) && is(&|block| arg.values[block] != Lit::Any)
+        });
+        if let Some(index) = given {
+            let arg = &mut self.args[index];
+            arg.values.iter_mut().filter(|value| **value == Lit::Any).for_each(|value| *value = Lit::None);
+            return Some(Expr::name(&arg.name));
+        }
+        let known: Vec<&Argument> = self.args.iter().filter(|arg| !arg.values.contains(&Lit::Any)).collect();
+        let stride = known.iter().find(|arg| arg.name == "stride");
+        let strided = |block: usize| stride.is_some_and(|arg| arg.values[block] != Lit::Int(1));
+        let stride_is = |operator| Expr::name("stride").binary(operator, Expr::slot("", Lit::Int(1)));
+        if stride.is_some() && is(&strided) {
+            return Some(stride_is("!="));
+        }
+        if stride.is_some() && is(&|block| !strided(block)) {
+            return Some(stride_is("=="));
+        }
+        let sizes: Vec<&Argument> = known.iter().copied().filter(|arg| is_channels(&arg.name)).collect();
+        for (at, a) in sizes.iter().enumerate() {
+            for b in &sizes[at + 1..] {
+                let differ = |block: usize| a.values[block] != b.values[block];
+                let pair = |operator| Expr::name(&a.name).binary(operator, Expr::name(&b.name));
+                if is(&differ) {
+                    return Some(pair("!="));
                 }
-                let witnesses: HashSet<&Lit> = have.iter().collect();
-                let exact = |have: &Lit| match (derivation, have) {
-                    (Derived::Divided(k), Lit::Int(have)) => role == "padding" || have % k == 0,
-                    _ => true,
-                };
-                let fits = have
-                    .iter()
-                    .zip(values)
-                    .all(|(have, value)| exact(have) && derivation.apply(have).as_ref() == Some(value));
-                if fits && witnesses.len() >= 2 {
-                    return Some((index, derivation));
+                if is(&|block| !differ(block)) {
+                    return Some(pair("=="));
+                }
+                if stride.is_some() && is(&|block| differ(block) || strided(block)) {
+                    return Some(stride_is("!=").binary("or", pair("!=")));
+                }
+                if stride.is_some() && is(&|block| !differ(block) && !strided(block)) {
+                    return Some(stride_is("==").binary("and", pair("==")));
                 }
             }
         }
         None
     }
 
-    /// The argument that a slot is bound to.
-    pub fn of(&self, position: usize) -> Option<String> {
-        self.binding[position].map(|(index, _)| self.args[index].0.clone())
+    /// An argument that gives these values in all blocks.
+    fn find(&self, values: &[Lit], role: &str) -> Option<(usize, Derived)> {
+        // A module is made for one place.
+        if values.iter().any(|value| matches!(value, Lit::Module(_))) {
+            return None;
+        }
+        if let Some(index) = self.args.iter().position(|arg| arg.values == values && is_related(&arg.role, role)) {
+            return Some((index, Derived::Same));
+        }
+        // Where it does not matter what is given to some blocks, it is given what the same argument gives to others.
+        let open = |arg: &Argument| {
+            let pairs = || arg.values.iter().zip(values).filter(|(a, b)| **a != Lit::Any && **b != Lit::Any);
+            is_related(&arg.role, role) && pairs().count() > 0 && pairs().all(|(a, b)| a == b)
+        };
+        let any = |values: &[Lit]| values.contains(&Lit::Any);
+        if let Some(index) = self.args.iter().position(|arg| (any(values) || any(&arg.values)) && open(arg)) {
+            return Some((index, Derived::Same));
+        }
+        let derivations = (2..=8).map(Derived::Times).chain([2, 3, 4, 6, 8].map(Derived::Divided));
+        for derivation in derivations {
+            for (index, arg) in self.args.iter().enumerate() {
+                // Sizes follow from sizes, and a padding from its kernel.
+                let counts = is_channels(role) || role == "groups";
+                let related = (counts && is_channels(&arg.name)) || (role == "padding" && arg.role == "kernel_size");
+                if !related || (role == "padding" && derivation != Derived::Divided(2)) {
+                    continue;
+                }
+                let pairs = || arg.values.iter().zip(values).filter(|(_, value)| **value != Lit::Any);
+                let witnesses: HashSet<&Lit> = pairs().map(|(have, _)| have).collect();
+                let exact = |have: &Lit| match (derivation, have) {
+                    (Derived::Divided(k), Lit::Int(have)) => role == "padding" || have % k == 0,
+                    _ => true,
+                };
+                let fits = pairs().all(|(have, value)| exact(have) && derivation.apply(have).as_ref() == Some(value));
+                if fits && witnesses.len() >= 2 {
+                    return Some((index, derivation));
+                }
+            }
+        }
+        (role == "padding").then(|| self.half_unless(values)).flatten()
+    }
+
+    /// A padding that is half the kernel where nothing pads before.
+    fn half_unless(&self, values: &[Lit]) -> Option<(usize, Derived)> {
+        let fits = |kernel: &Argument, holds: &[bool]| {
+            (0..values.len()).all(|block| match (holds[block], &kernel.values[block], &values[block]) {
+                (true, _, value) => *value == Lit::Int(0),
+                (false, Lit::Int(kernel), Lit::Int(value)) => *value == kernel / 2,
+                (false, ..) => false,
+            })
+        };
+        self.padded.iter().enumerate().find_map(|(number, (_, holds))| {
+            let kernel = self.args.iter().position(|arg| arg.role == "kernel_size" && fits(arg, holds))?;
+            Some((kernel, Derived::HalfUnless(number)))
+        })
+    }
+
+    /// What a slot of `forward` makes the module keep: a name, and what it is.
+    pub fn kept(&self, position: usize) -> Option<(String, Expr)> {
+        match &self.binding[position] {
+            Binding::Constant(_) => None,
+            Binding::Argument(index, _) => Some((self.args[*index].name.clone(), Expr::name(&self.args[*index].name))),
+            Binding::Test(name, test) => Some((name.clone(), test.clone())),
+        }
     }
 
     /// What stands in a slot: its literal, or an argument (read through `prefix`).
     pub fn bind(&self, position: usize, slot: &Slot, prefix: &str) -> Expr {
-        let Some((index, derivation)) = self.binding[position] else { return Expr::Slot(slot.clone()) };
-        let name = Expr::name(&format!("{prefix}{}", self.args[index].0));
+        let (index, derivation) = match &self.binding[position] {
+            Binding::Constant(Lit::Any) => return Expr::Slot(slot.clone()),
+            Binding::Constant(value) => return Expr::slot(&slot.role, value.clone()),
+            Binding::Test(_, test) if prefix.is_empty() => return test.clone(),
+            Binding::Test(name, _) => return Expr::name(&format!("{prefix}{name}")),
+            Binding::Argument(index, derivation) => (*index, *derivation),
+        };
+        let name = Expr::name(&format!("{prefix}{}", self.args[index].name));
         match derivation {
             Derived::Same => name,
             Derived::Times(k) => Expr::slot("", Lit::Int(k)).binary("*", name),
             Derived::Divided(k) => name.binary("//", Expr::slot("", Lit::Int(k))),
+            Derived::HalfUnless(other) => Expr::If(
+                Box::new(Expr::slot("", Lit::Int(0))),
+                Box::new(self.padded[other].0.clone()),
+                Box::new(name.binary("//", Expr::slot("", Lit::Int(2)))),
+            ),
         }
+    }
+
+    /// Whether a slot is a module that may be `None`.
+    pub fn is_optional(&self, position: usize) -> bool {
+        let Binding::Argument(index, _) = &self.binding[position] else { return false };
+        let arg = &self.args[*index];
+        arg.default == Some(Lit::None) && arg.values.iter().any(|value| matches!(value, Lit::Module(_)))
     }
 
     /// Indices of arguments, those without a default first.
     fn sorted(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.args.len()).collect();
-        order.sort_by_key(|&i| self.args[i].1.is_some());
+        order.sort_by_key(|&i| self.args[i].default.is_some());
         order
     }
 
     /// Names and defaults, those without a default first.
     pub fn declared(&self) -> Vec<(String, Option<Lit>)> {
-        self.sorted().into_iter().map(|i| (self.args[i].0.clone(), self.args[i].1.clone())).collect()
+        self.sorted().into_iter().map(|i| (self.args[i].name.clone(), self.args[i].default.clone())).collect()
     }
 
     /// What is given in the call that makes a block.
     pub fn call(&self, block: usize) -> Vec<Arg> {
         let arg = |i: usize| {
-            let (name, default, values) = &self.args[i];
-            let value = Expr::slot(name, values[block].clone());
+            let Argument { name, default, values, .. } = &self.args[i];
+            let value = match (&values[block], default) {
+                (Lit::Module(ctor), _) => (**ctor).clone(),
+                (Lit::Any, Some(default)) => Expr::slot(name, default.clone()),
+                (value, _) => Expr::slot(name, value.clone()),
+            };
             match default {
                 None => Arg::new(value),
                 Some(default) => Arg::keyword(name, value, Some(default.clone())),

@@ -37,6 +37,21 @@ impl Item {
         let (name, hints, modules, shared) = (Some(role.to_owned()), Vec::new(), None, None);
         Item { name, role: role.to_owned(), members, expr, operands, results, hints, modules, shared }
     }
+
+    /// A call of nothing.
+    pub fn nothing() -> Item {
+        Item {
+            name: None,
+            role: String::new(),
+            members: Vec::new(),
+            expr: Expr::name("None"),
+            operands: Vec::new(),
+            results: Vec::new(),
+            hints: Vec::new(),
+            modules: None,
+            shared: None,
+        }
+    }
 }
 
 /// A region with its calls in order.
@@ -54,13 +69,44 @@ pub struct Block {
     pub results: Vec<Value>,
 }
 
+/// A layer with a function in front of it (`self.conv(F.pad(x, …))`) as two calls: the function may be in some of the
+/// blocks of a class only.
+pub fn split(item: Item) -> Vec<Item> {
+    let parts = match (item.modules.as_deref(), &item.expr) {
+        (Some([front, layer]), Expr::Call(member, args)) if front.params.is_empty() => match args.as_slice() {
+            [Arg { value: inner @ Expr::Call(..), .. }] if inner.count(&|e| matches!(e, Expr::Member(_))) == 0 => {
+                Some((front.clone(), layer.clone(), inner.clone(), member.clone()))
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    let (Some((front, layer, inner, member)), [operand], [result]) =
+        (parts, item.operands.as_slice(), item.results.as_slice())
+    else {
+        return vec![item];
+    };
+    let between = Value { node: result.node, output: usize::MAX };
+    let first = Item {
+        role: "padded".to_owned(),
+        expr: inner,
+        operands: vec![*operand],
+        results: vec![between],
+        hints: vec!["padded".to_owned()],
+        modules: Some(vec![front]),
+        ..Item::nothing()
+    };
+    let expr = Expr::Call(member, vec![Arg::new(Expr::Operand(0))]);
+    vec![first, Item { expr, operands: vec![between], modules: Some(vec![layer]), ..item }]
+}
+
 /// A region as a call of one module.
 pub fn call_item(name: String, ctor: Expr, params: Vec<Param>, block: &Block) -> Item {
     let args = (0..block.inputs.len()).map(|i| Arg::new(Expr::Operand(i))).collect();
     let module = ModuleForm { ctor: ctor.clone(), params: params.clone() };
     let single = block.operands.len() == 1 && block.outputs.len() == 1;
     // For where there is no name: a chain of layers is what it begins with.
-    let role = match block.items.first() {
+    let role = match block.items.iter().find(|item| !["pad", "padded", "relu"].contains(&item.role.as_str())) {
         Some(first) if is_layers(block) => first.role.clone(),
         _ => "block".to_owned(),
     };

@@ -6,12 +6,13 @@ use indexmap::IndexMap;
 use modelport_ir::{Graph, Value};
 
 use super::Dialect;
-use super::arguments::arguments;
-use super::block::{Block, Item, call_item, is_layers, member_role, signature, slots};
+use super::arguments::{arguments, is_channels};
+use super::block::{Block, Item, call_item, is_layers, member_role, signature, slots, split};
 use super::forward::{self, Body, Step};
 use super::leaf::{Leaf, MemberKind, Param};
 use super::region::{self, Child, Tree};
 use super::structure;
+use super::unify;
 use super::words::{common_name, common_prefix, is_generic, role_word};
 use crate::python::{Arg, Expr, Lit, Namer, Slot, camel_case, identifier, snake_case};
 
@@ -24,8 +25,8 @@ pub struct Class {
     pub scopes: Vec<String>,
     /// Constructor arguments, with defaults.
     pub args: Vec<(String, Option<Lit>)>,
-    /// Arguments that `forward` reads, kept as `self.…`.
-    pub kept_args: Vec<String>,
+    /// What `forward` reads of the arguments, kept as `self.…`: a name, and what it is.
+    pub kept_args: Vec<(String, Expr)>,
     /// Members in order: kind, name, what makes them.
     pub members: Vec<(MemberKind, String, Expr)>,
     /// What it computes.
@@ -133,7 +134,7 @@ impl Planner<'_> {
     /// The calls of a region, ordered by a walk from its outputs.
     fn block(&self, region: usize) -> Block {
         let children = &self.tree.regions[region].children;
-        let items: Vec<Item> = children.iter().map(|&child| self.item(child)).collect();
+        let items: Vec<Item> = children.iter().flat_map(|&child| split(self.item(child))).collect();
         let made: HashSet<Value> = items.iter().flat_map(|item| item.results.iter().copied()).collect();
         let (inputs, outputs) = if region == self.tree.root {
             let inputs = self.graph.inputs.iter().map(|port| port.value).collect();
@@ -212,7 +213,18 @@ impl Planner<'_> {
             let block = self.block(region);
             groups.entry(signature(&block, self.dialect.sequential)).or_default().push((region, block));
         }
-        for group in groups.into_values() {
+        let mut groups: Vec<_> = groups.into_values().collect();
+        if !self.dialect.functional {
+            let chains: Vec<bool> = groups.iter().map(|group| self.chains(group).is_some()).collect();
+            let (sequential, identity) = (self.dialect.sequential, self.dialect.identity);
+            let place = |region: usize| {
+                let (form, index) = self.place(region);
+                (form.to_owned(), index)
+            };
+            let context = unify::Context { graph: self.graph, sequential, identity, place: &place };
+            groups = unify::unify(groups, &chains, &context);
+        }
+        for group in groups.into_iter().flat_map(apart) {
             if let Some(chains) = self.chains(&group) {
                 for ((region, block), item) in group.iter().zip(chains) {
                     debug_assert_eq!(block.outputs.len(), 1);
@@ -314,6 +326,12 @@ impl Planner<'_> {
     fn class_name(&self, group: &[(usize, Block)]) -> String {
         let (_, first) = &group[0];
         if is_layers(first) && first.items.len() <= 4 && first.items.iter().any(|item| !item.members.is_empty()) {
+            let mut below = Vec::new();
+            self.tree.leaves_of(Child::Region(group[0].0), &mut below);
+            let nodes: Vec<_> = below.iter().map(|&leaf| self.leaves[leaf].node).collect();
+            if let Some("SeparableConv") = structure::textbook_name(self.graph, &nodes) {
+                return "SeparableConv".to_owned();
+            }
             let words: Vec<String> = first.items.iter().map(|item| role_word(&item.role)).collect();
             return words.concat();
         }
@@ -373,7 +391,12 @@ impl Planner<'_> {
             for (i, member) in item.members.iter().enumerate() {
                 let ctor = member.ctor.map_slots(&mut |slot| {
                     at += 1;
-                    arguments.bind(at - 1, slot, "")
+                    match arguments.bind(at - 1, slot, "") {
+                        module if arguments.is_optional(at - 1) => {
+                            module.binary("or", Expr::call(self.dialect.identity, Vec::new()))
+                        }
+                        bound => bound,
+                    }
                 });
                 if let Some(known) = &known {
                     names.push(known[i].clone());
@@ -404,11 +427,8 @@ impl Planner<'_> {
             }
             let expr = item.expr.map_slots(&mut |slot| {
                 at += 1;
-                let bound = arguments.bind(at - 1, slot, "self.");
-                if bound != Expr::Slot(slot.clone()) {
-                    kept.push(arguments.of(at - 1));
-                }
-                bound
+                kept.extend(arguments.kept(at - 1));
+                arguments.bind(at - 1, slot, "self.")
             });
             let expr = expr.rewrite(&mut |e| match e {
                 Expr::Member(i) => Some(Expr::name(&format!("self.{}", names.get(*i).map_or("", String::as_str)))),
@@ -449,7 +469,7 @@ impl Planner<'_> {
             name: name.clone(),
             scopes: distinct_scopes,
             args: arguments.declared(),
-            kept_args: kept.into_iter().flatten().collect(),
+            kept_args: kept,
             members,
             body,
             chain: None,
@@ -474,6 +494,37 @@ impl Planner<'_> {
             .collect();
         (ctors, params)
     }
+}
+
+/// Most arguments of a class that a reader still follows.
+const ARGUMENTS: usize = 6;
+
+/// Blocks of one form that differ in too many things, by what they have in common: kernels, strides and the like.
+fn apart(group: Vec<(usize, Block)>) -> Vec<Vec<(usize, Block)>> {
+    let all: Vec<Vec<Slot>> = group.iter().map(|(_, block)| slots(block)).collect();
+    let arguments_of = |members: &[usize]| match members {
+        [] => 0,
+        [first, ..] => {
+            let slots: Vec<Vec<Slot>> = members.iter().map(|&i| all[i].clone()).collect();
+            arguments(&slots, &group[*first].1).declared().len()
+        }
+    };
+    let everyone: Vec<usize> = (0..group.len()).collect();
+    let before = arguments_of(&everyone);
+    if before <= ARGUMENTS {
+        return vec![group];
+    }
+    let mut parts: IndexMap<Vec<Lit>, Vec<usize>> = IndexMap::new();
+    for (index, slots) in all.iter().enumerate() {
+        let others = slots.iter().filter(|slot| !is_channels(&slot.role) && slot.role != "groups");
+        parts.entry(others.map(|slot| slot.value.clone()).collect()).or_default().push(index);
+    }
+    let fewer = parts.values().all(|part| arguments_of(part) + 3 <= before);
+    if parts.len() > 3 || !fewer {
+        return vec![group];
+    }
+    let mut group: Vec<Option<(usize, Block)>> = group.into_iter().map(Some).collect();
+    parts.into_values().map(|part| part.into_iter().filter_map(|index| group[index].take()).collect()).collect()
 }
 
 /// Runs of equal modules in a chain become a comprehension.

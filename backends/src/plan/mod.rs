@@ -13,6 +13,7 @@ mod modules;
 mod region;
 mod scope;
 mod structure;
+mod unify;
 mod words;
 
 use modelport_ir::{Graph, Result};
@@ -37,6 +38,8 @@ pub fn plan(graph: &Graph, leaves: Vec<Leaf>, dialect: &Dialect) -> Result<Progr
 pub struct Dialect {
     /// The container of a chain of modules.
     pub sequential: &'static str,
+    /// The module that gives back what it gets.
+    pub identity: &'static str,
     /// Whether classes are to become functions: what is in a chain then keeps its name, as the keyword of an argument,
     /// and is never counted out.
     pub functional: bool,

@@ -70,6 +70,7 @@ impl Tree {
         tree.collapse(tree.root);
         tree.open_only_region(leaves);
         super::structure::find(&mut tree, graph, leaves);
+        tree.open_single_layers(leaves);
         tree
     }
 
@@ -201,6 +202,50 @@ impl Tree {
         root.children.splice(place..=place, content.children);
         if root.name.is_empty() {
             (root.name, root.inner) = (content.name, content.inner);
+        }
+    }
+
+    /// A scope that is the only one of its kind and holds one layer between functions is no module: the layer gets its
+    /// name.
+    fn open_single_layers(&mut self, leaves: &[Leaf]) {
+        let plain = |region: &Region| -> Option<(String, usize)> {
+            let numbers = region.children.iter().map(|child| match child {
+                Child::Leaf(leaf) => Some(*leaf),
+                Child::Region(_) => None,
+            });
+            let numbers: Vec<usize> = numbers.collect::<Option<_>>()?;
+            let layers: Vec<usize> = numbers.iter().copied().filter(|&leaf| !leaves[leaf].members.is_empty()).collect();
+            let roles: Vec<&str> = numbers.iter().map(|&leaf| leaves[leaf].role.as_str()).collect();
+            match layers.as_slice() {
+                [layer] if numbers.len() > 1 => Some((roles.join(" "), *layer)),
+                _ => None,
+            }
+        };
+        let found: Vec<Option<(String, usize)>> = self.regions.iter().map(plain).collect();
+        let mut kinds: HashMap<&str, usize> = HashMap::new();
+        for (kind, _) in found.iter().flatten() {
+            *kinds.entry(kind).or_default() += 1;
+        }
+        for parent in 0..self.regions.len() {
+            let mut at = 0;
+            while let Some(&child) = self.regions[parent].children.get(at) {
+                let Child::Region(inner) = child else {
+                    at += 1;
+                    continue;
+                };
+                match &found[inner] {
+                    Some((kind, layer)) if kinds[kind.as_str()] == 1 => {
+                        let content = std::mem::take(&mut self.regions[inner]);
+                        if !content.name.is_empty() {
+                            self.leaf_names.insert(*layer, content.name);
+                        }
+                        at += content.children.len();
+                        let place = at - content.children.len();
+                        self.regions[parent].children.splice(place..=place, content.children);
+                    }
+                    _ => at += 1,
+                }
+            }
         }
     }
 

@@ -22,9 +22,95 @@ pub fn find(tree: &mut Tree, graph: &Graph, leaves: &[Leaf]) {
         chains(tree, graph, leaves, region);
         if tree.regions[region].children.len() > LOOSE {
             blocks(tree, graph, leaves, region);
+            runs(tree, graph, leaves, region);
             stages(tree, graph, leaves, region);
         }
     }
+}
+
+/// Layers in a row, each read by the next alone, that occur several times in a region: a block each.
+fn runs(tree: &mut Tree, graph: &Graph, leaves: &[Leaf], region: usize) {
+    let children = tree.regions[region].children.clone();
+    let kinds: Vec<Option<String>> = children.iter().map(|&child| layer_kind(tree, graph, leaves, child)).collect();
+    let mut owner: HashMap<NodeId, usize> = HashMap::new();
+    let mut reads: Vec<HashSet<Value>> = Vec::with_capacity(children.len());
+    for (index, &child) in children.iter().enumerate() {
+        let mut below = Vec::new();
+        tree.leaves_of(child, &mut below);
+        owner.extend(below.iter().map(|&leaf| (leaves[leaf].node, index)));
+        let values = below.iter().flat_map(|&leaf| leaves[leaf].operands.iter().copied());
+        reads.push(values.filter(|value| owner.get(&value.node) != Some(&index)).collect());
+    }
+    // What each child reads, if it is the only one that reads it.
+    let source = |index: usize| -> Option<usize> {
+        let (Some(value), 1) = (reads[index].iter().next(), reads[index].len()) else { return None };
+        let before = *owner.get(&value.node)?;
+        let alone = graph
+            .consumers(*value)
+            .iter()
+            .all(|(reader, _)| owner.get(reader).is_some_and(|&reader| reader == index || reader == before));
+        let output = graph.outputs.iter().any(|port| port.value == *value);
+        (alone && !output && kinds[before].is_some()).then_some(before)
+    };
+    let mut next: HashMap<usize, usize> = HashMap::new();
+    let mut heads = Vec::new();
+    for index in (0..children.len()).filter(|&index| kinds[index].is_some() && reads[index].len() == 1) {
+        match source(index) {
+            Some(before) => _ = next.insert(before, index),
+            None => heads.push(index),
+        }
+    }
+    let mut rows: Vec<Vec<usize>> = Vec::new();
+    for head in heads {
+        let mut row = vec![head];
+        while let Some(&following) = row.last().and_then(|last| next.get(last)) {
+            row.push(following);
+        }
+        rows.push(row);
+    }
+    let words = |row: &[usize]| -> Vec<&str> { row.iter().filter_map(|&index| kinds[index].as_deref()).collect() };
+    let mut count: BTreeMap<Vec<&str>, usize> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.len() > 1) {
+        *count.entry(words(row)).or_default() += 1;
+    }
+    let mut frequent: Vec<Vec<&str>> = count.into_iter().filter(|(_, n)| *n >= CHAINS).map(|(row, _)| row).collect();
+    frequent.sort_by_key(|row| std::cmp::Reverse(row.len()));
+    // The longest first, then what of it is in longer rows.
+    let mut found: Vec<Vec<Child>> = Vec::new();
+    for row in &rows {
+        let mut at = 0;
+        while at < row.len() {
+            let rest = words(&row[at..]);
+            match frequent.iter().find(|pattern| rest.starts_with(pattern)) {
+                Some(pattern) => {
+                    found.push(row[at..at + pattern.len()].iter().map(|&index| children[index]).collect());
+                    at += pattern.len();
+                }
+                None => at += 1,
+            }
+        }
+    }
+    for row in found {
+        wrap(tree, region, &row, "");
+    }
+}
+
+/// What a child is, if it is a layer or a chain of layers.
+fn layer_kind(tree: &Tree, graph: &Graph, leaves: &[Leaf], child: Child) -> Option<String> {
+    let mut below = Vec::new();
+    tree.leaves_of(child, &mut below);
+    let named = match child {
+        Child::Region(inner) => !tree.regions[inner].inner.is_empty() || tree.regions[inner].name.starts_with("block"),
+        Child::Leaf(leaf) => leaves[leaf].members.is_empty(),
+    };
+    let depthwise = |op: &Op| matches!(op, Op::Conv(conv) if conv.groups > 1);
+    let word = |&leaf: &usize| {
+        let leaf = &leaves[leaf];
+        let plain = leaf.modules.is_some() && graph.node(leaf.node).outputs.len() == 1;
+        plain.then(|| format!("{}{}", if depthwise(graph.op(leaf.node)) { "depthwise " } else { "" }, leaf.role))
+    };
+    let words: Vec<String> = below.iter().map(word).collect::<Option<_>>()?;
+    (!named).then(|| words.join(" "))
 }
 
 fn is_activation(op: &Op) -> bool {
@@ -263,7 +349,7 @@ pub fn textbook_name(graph: &Graph, nodes: &[NodeId]) -> Option<&'static str> {
         Op::Concat(_) => Some("Inception"),
         Op::Binary(modelport_ir::op::Binary::Mul) if reads_outside => Some("SqueezeExcite"),
         _ if depthwise && convs.len() == 3 => Some("InvertedResidual"),
-        _ if depthwise && convs.len() == 2 => Some("SeparableConv"),
+        _ if convs.len() % 2 == 0 && convs.chunks(2).all(|pair| pair[0].1 && pair[1].0 == 1) => Some("SeparableConv"),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@ use crate::python::camel_case;
 /// The word for a role in the name of a chain: `ConvBNReLU`.
 pub fn role_word(role: &str) -> String {
     match role {
+        "pad" | "padded" => String::new(),
         "bn" => "BN".to_owned(),
         "fc" => "Linear".to_owned(),
         "relu" => "ReLU".to_owned(),
@@ -69,8 +70,14 @@ pub fn common_name<'a>(mut names: impl Iterator<Item = Option<&'a str>>) -> Opti
     if common == first {
         return Some(first.to_owned());
     }
-    let words = common.trim_start_matches(|c: char| c.is_ascii_digit() || c == '_');
-    (words.len() > 1).then(|| words.to_owned())
+    // Numbers at the front only count.
+    let mut words = common;
+    while let Some((number, rest)) = words.split_once('_')
+        && number.bytes().all(|c| c.is_ascii_digit())
+    {
+        words = rest;
+    }
+    (words.len() > 1 && !words.starts_with(|c: char| c.is_ascii_digit())).then(|| words.to_owned())
 }
 
 #[cfg(test)]
@@ -85,5 +92,6 @@ mod tests {
         assert_eq!(of(&names).as_deref(), Some("depth_conv"));
         assert_eq!(of(&["conv2_block1_1_conv", "conv3_block2_1_conv"]).as_deref(), Some("conv"));
         assert_eq!(of(&["left", "right"]), None);
+        assert_eq!(of(&["Conv2d_0b_1x3", "Conv2d_0c_1x3"]), None);
     }
 }

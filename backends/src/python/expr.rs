@@ -19,6 +19,10 @@ pub enum Lit {
     Tuple(Vec<Lit>),
     /// `[1, 7]`
     List(Vec<Lit>),
+    /// A module, by what makes it.
+    Module(Box<Expr>),
+    /// Whatever is given to others: nothing reads it.
+    Any,
 }
 
 impl Lit {
@@ -81,6 +85,8 @@ impl fmt::Display for Lit {
                 list(f, items)?;
                 f.write_str("]")
             }
+            Lit::Module(ctor) => write!(f, "{ctor}"),
+            Lit::Any => f.write_str("None"),
         }
     }
 }
@@ -101,7 +107,7 @@ fn float(value: f32) -> String {
 }
 
 /// A literal in an expression, and what it means there: `in_channels`, `kernel_size`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot {
     /// The literal.
     pub value: Lit,
@@ -110,7 +116,7 @@ pub struct Slot {
 }
 
 /// An argument of a call.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Arg {
     /// Its keyword; printed when an earlier argument was left out, or always if `keyword_only`.
     pub name: Option<String>,
@@ -123,7 +129,7 @@ pub struct Arg {
 }
 
 /// An expression. `Operand` and `Member` are filled in by the planner.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Expr {
     /// An operand of the item, by number.
     Operand(usize),
@@ -153,6 +159,8 @@ pub enum Expr {
     List(Vec<Expr>),
     /// `*[a for _ in range(n)]`
     Repeat(Box<Expr>, Box<Expr>),
+    /// `a if test else b`, as (a, test, b).
+    If(Box<Expr>, Box<Expr>, Box<Expr>),
 }
 
 impl Expr {
@@ -239,6 +247,10 @@ impl Expr {
                 let item = one(item);
                 Expr::Repeat(item, one(count))
             }
+            Expr::If(a, test, b) => {
+                let (a, test) = (one(a), one(test));
+                Expr::If(a, test, one(b))
+            }
             leaf => leaf.clone(),
         }
     }
@@ -266,6 +278,7 @@ impl Expr {
                 items.iter().for_each(visit);
             }
             Expr::Range(a, b, c) => [a, b, c].into_iter().flatten().for_each(|part| visit(part)),
+            Expr::If(a, test, b) => [a, test, b].into_iter().for_each(|part| visit(part)),
             Expr::Tuple(items) | Expr::List(items) => items.iter().for_each(visit),
             Expr::Operand(_) | Expr::Member(_) | Expr::Var(_) | Expr::Slot(_) | Expr::Name(_) => {}
         }

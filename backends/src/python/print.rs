@@ -40,6 +40,14 @@ pub fn statement(indent: usize, prefix: &str, expr: &Expr) -> Vec<String> {
 fn operands(indent: usize, expr: &Expr) -> Vec<String> {
     let pad = " ".repeat(indent);
     let line = format!("{pad}{expr}");
+    if let Expr::If(a, test, b) = expr
+        && line.chars().count() > WIDTH
+    {
+        let mut lines = statement(indent, "", a);
+        lines.push(format!("{pad}if {test}"));
+        lines.extend(statement(indent, "else ", b));
+        return lines;
+    }
     if line.chars().count() <= WIDTH || !matches!(expr, Expr::Binary(..)) {
         return vec![line];
     }
@@ -143,7 +151,7 @@ struct Callee<'a>(&'a Expr);
 impl std::fmt::Display for Callee<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Expr::Binary(..) | Expr::Prefix(..) => write!(f, "({})", self.0),
+            Expr::Binary(..) | Expr::Prefix(..) | Expr::If(..) => write!(f, "({})", self.0),
             Expr::Slot(slot) if slot.value.to_string().starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
                 write!(f, "({})", self.0)
             }
@@ -177,6 +185,7 @@ fn is_simple(expr: &Expr) -> bool {
 fn precedence(expr: &Expr) -> u8 {
     match expr {
         Expr::Binary(_, op, _) => match *op {
+            "or" | "and" => 0,
             "==" | "!=" | "<" | "<=" | ">" | ">=" => 1,
             "|" => 2,
             "^" => 3,
@@ -187,7 +196,7 @@ fn precedence(expr: &Expr) -> u8 {
         },
         Expr::Prefix(..) => 8,
         Expr::Slot(slot) if slot.value.to_string().starts_with('-') => 8,
-        Expr::Range(..) => 0,
+        Expr::Range(..) | Expr::If(..) => 0,
         _ => 10,
     }
 }
@@ -267,6 +276,7 @@ impl std::fmt::Display for Expr {
                 }
                 f.write_str("]")
             }
+            Expr::If(a, test, b) => write!(f, "{a} if {test} else {b}"),
             Expr::Repeat(item, count) => write!(f, "*[{}]", Comprehension(item, count)),
         }
     }

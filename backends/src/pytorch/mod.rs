@@ -58,7 +58,11 @@ pub fn generate(graph: &Graph, options: &Options) -> Result<Generated> {
         }
     }
     Error::collect(problems)?;
-    let program = plan::plan(graph, leaves, &Dialect { sequential: "nn.Sequential", functional: false })?;
+    let program = plan::plan(
+        graph,
+        leaves,
+        &Dialect { sequential: "nn.Sequential", identity: "nn.Identity", functional: false },
+    )?;
     let code = source::render(graph, &program, options)?;
     Ok(Generated { code, params: program.params })
 }

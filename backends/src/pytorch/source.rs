@@ -141,8 +141,8 @@ fn class_text(class: &Class) -> ClassText {
         None => vec!["        super().__init__()".to_owned()],
     };
     let mut init = Vec::new();
-    for name in &class.kept_args {
-        init.push(format!("        self.{name} = {name}"));
+    for (name, value) in &class.kept_args {
+        init.push(format!("        self.{name} = {value}"));
     }
     for (kind, name, ctor) in &class.members {
         let (prefix, expr) = match kind {

@@ -23,35 +23,24 @@ class ConvBNReLU(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    def __init__(self, in_channels):
+    def __init__(self, in_channels, out_channels, stride=1):
         super().__init__()
-        self.conv1 = ConvBNReLU(in_channels, 2 * in_channels, 1, stride=2)
-        self.conv2 = ConvBNReLU(in_channels, in_channels, 1)
-        self.conv3 = ConvBNReLU(in_channels, in_channels, 3, stride=2)
-        self.conv4 = ConvBNReLU(in_channels, 2 * in_channels, 1)
+        self.shortcut = ConvBNReLU(in_channels, out_channels, 1, stride=stride) if stride != 1 else nn.Identity()
+        self.conv1 = ConvBNReLU(in_channels, out_channels // 2, 1)
+        self.conv2 = ConvBNReLU(out_channels // 2, out_channels // 2, 3, stride=stride)
+        self.conv3 = ConvBNReLU(out_channels // 2, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv1(x) + self.conv4(self.conv3(self.conv2(x))))
-
-
-class Bottleneck2(nn.Module):
-    def __init__(self, in_channels):
-        super().__init__()
-        self.conv1 = ConvBNReLU(in_channels, in_channels // 2, 1)
-        self.conv2 = ConvBNReLU(in_channels // 2, in_channels // 2, 3)
-        self.conv3 = ConvBNReLU(in_channels // 2, in_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.conv3(self.conv2(self.conv1(x))))
+        return F.relu(self.shortcut(x) + self.conv3(self.conv2(self.conv1(x))))
 
 
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv = ConvBNReLU(3, 8, 3, stride=2)
-        self.stage1 = nn.Sequential(Bottleneck(8), *[Bottleneck2(16) for _ in range(3)])
-        self.stage2 = nn.Sequential(Bottleneck(16), *[Bottleneck2(32) for _ in range(3)])
-        self.stage3 = nn.Sequential(Bottleneck(32), *[Bottleneck2(64) for _ in range(3)])
+        self.stage1 = nn.Sequential(Bottleneck(8, 16, stride=2), *[Bottleneck(16, 16) for _ in range(3)])
+        self.stage2 = nn.Sequential(Bottleneck(16, 32, stride=2), *[Bottleneck(32, 32) for _ in range(3)])
+        self.stage3 = nn.Sequential(Bottleneck(32, 64, stride=2), *[Bottleneck(64, 64) for _ in range(3)])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.stage3(self.stage2(self.stage1(self.conv(x)))).mean((2, 3))

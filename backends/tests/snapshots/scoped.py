@@ -22,40 +22,27 @@ class ConvBNReLU(nn.Module):
         return F.relu(self.bn(self.conv(x)))
 
 
-class Unit0(nn.Module):
-    """unit0."""
+class Unit(nn.Module):
+    """unit0, unit1, unit2, unit3."""
 
-    def __init__(self, in_channels):
+    def __init__(self, in_channels, out_channels, stride=1):
         super().__init__()
-        self.shortcut = ConvBNReLU(in_channels, 2 * in_channels, 1, stride=2)
-        self.conv1 = ConvBNReLU(in_channels, in_channels, 1)
-        self.conv2 = ConvBNReLU(in_channels, in_channels, 3, stride=2)
-        self.conv3 = ConvBNReLU(in_channels, 2 * in_channels, 1)
+        self.shortcut = ConvBNReLU(in_channels, out_channels, 1, stride=stride) if stride != 1 else nn.Identity()
+        self.conv1 = ConvBNReLU(in_channels, out_channels // 2, 1)
+        self.conv2 = ConvBNReLU(out_channels // 2, out_channels // 2, 3, stride=stride)
+        self.conv3 = ConvBNReLU(out_channels // 2, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.shortcut(x) + self.conv3(self.conv2(self.conv1(x))))
-
-
-class Unit(nn.Module):
-    """unit1, unit2, unit3."""
-
-    def __init__(self, in_channels):
-        super().__init__()
-        self.conv1 = ConvBNReLU(in_channels, in_channels // 2, 1)
-        self.conv2 = ConvBNReLU(in_channels // 2, in_channels // 2, 3)
-        self.conv3 = ConvBNReLU(in_channels // 2, in_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.conv3(self.conv2(self.conv1(x))))
 
 
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem = ConvBNReLU(3, 8, 3, stride=2)
-        self.block0 = nn.Sequential(Unit0(8), *[Unit(16) for _ in range(3)])
-        self.block1 = nn.Sequential(Unit0(16), *[Unit(32) for _ in range(3)])
-        self.block2 = nn.Sequential(Unit0(32), *[Unit(64) for _ in range(3)])
+        self.block0 = nn.Sequential(Unit(8, 16, stride=2), *[Unit(16, 16) for _ in range(3)])
+        self.block1 = nn.Sequential(Unit(16, 32, stride=2), *[Unit(32, 32) for _ in range(3)])
+        self.block2 = nn.Sequential(Unit(32, 64, stride=2), *[Unit(64, 64) for _ in range(3)])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block2(self.block1(self.block0(self.stem(x)))).mean((2, 3))
