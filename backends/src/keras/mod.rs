@@ -78,7 +78,8 @@ pub fn generate(graph: &Graph, options: &Options) -> Result<Generated> {
         }
     }
     Error::collect(problems)?;
-    let program = plan::plan(graph, leaves, &Dialect { sequential: CHAIN, functional: true })?;
+    let program =
+        plan::plan(graph, leaves, &Dialect { sequential: CHAIN, identity: "layers.Identity", functional: true })?;
     let mut joint = JOINTS[0];
     let mut functions = functional::functions(&program, joint);
     if trace::collide(&program, &functions, joint) {

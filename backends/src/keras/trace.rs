@@ -445,7 +445,7 @@ fn name(text: &str, scope: &Scope) -> Traced<Val> {
 /// A literal as JSON; floats as Python reads them.
 fn literal(lit: &Lit) -> Json {
     match lit {
-        Lit::None => Json::Null,
+        Lit::None | Lit::Any | Lit::Module(_) => Json::Null,
         Lit::Bool(value) => json!(value),
         Lit::Int(value) => json!(value),
         Lit::Float(_) => json!(lit.to_string().parse::<f64>().unwrap_or(f64::NAN)),

@@ -134,7 +134,11 @@ impl Planner<'_> {
     /// The calls of a region, ordered by a walk from its outputs.
     fn block(&self, region: usize) -> Block {
         let children = &self.tree.regions[region].children;
-        let items: Vec<Item> = children.iter().flat_map(|&child| split(self.item(child))).collect();
+        let items: Vec<Item> = children
+            .iter()
+            .map(|&child| self.item(child))
+            .flat_map(|item| if self.dialect.functional { vec![item] } else { split(item) })
+            .collect();
         let made: HashSet<Value> = items.iter().flat_map(|item| item.results.iter().copied()).collect();
         let (inputs, outputs) = if region == self.tree.root {
             let inputs = self.graph.inputs.iter().map(|port| port.value).collect();

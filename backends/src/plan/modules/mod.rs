@@ -146,11 +146,8 @@ impl Planner<'_> {
             }
             let expr = item.expr.map_slots(&mut |slot| {
                 at += 1;
-                let bound = arguments.bind(at - 1, slot, "self.");
-                if bound != Expr::Slot(slot.clone()) {
-                    kept.extend(arguments.of(at - 1));
-                }
-                bound
+                kept.extend(arguments.kept(at - 1));
+                arguments.bind(at - 1, slot, "self.")
             });
             if first.shape == Shape::Class && !item.results.is_empty() {
                 steps.push(Step {
