@@ -1,0 +1,156 @@
+"""PyTorch networks come back as they were: module names, state-dict keys, outputs, and about as many lines."""
+
+import ast
+import inspect
+import textwrap
+from functools import partial
+
+import pytest
+import torch
+from harness import TOLERANCE, import_file, modelport
+from torch import nn
+from torchvision import models
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+from torchvision.models.densenet import DenseNet
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models.vgg import VGG, make_layers
+from torchvision.models.vision_transformer import VisionTransformer
+
+
+class Attention(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.c_attn = nn.Linear(width, 3 * width)
+        self.c_proj = nn.Linear(width, width)
+
+    def forward(self, x):
+        q, k, v = self.c_attn(x).chunk(3, dim=-1)
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.c_proj(y.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x):
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Layers(nn.Module):
+    """Weights of a module itself, a list of modules, a layer that computes with another's weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.wte = nn.Linear(16, 24)
+        self.wpe = nn.Parameter(torch.zeros(1, 5, 24))
+        self.scale = nn.Parameter(torch.ones(24))
+        self.blocks = nn.ModuleList(Block(24, 3) for _ in range(3))
+        self.lm_head = nn.Linear(24, 24, bias=False)
+        self.out = nn.Linear(16, 24, bias=False)
+        self.out.weight = self.wte.weight
+
+    def forward(self, x):
+        x = self.wte(x) * self.scale.view(1, 1, -1) + self.wpe
+        for block in self.blocks:
+            x = block(x)
+        return nn.functional.linear(self.lm_head(x), self.out.weight.t())
+
+
+NETWORKS = {
+    "vgg_bn": lambda: VGG(make_layers([8, "M", 16, 16, "M"], batch_norm=True), num_classes=5),
+    "resnet": lambda: ResNet(BasicBlock, [2, 2, 1, 2], num_classes=7),
+    "resnext": lambda: ResNet(Bottleneck, [2, 1, 3, 1], num_classes=7, groups=4, width_per_group=16),
+    "squeezenet": partial(models.squeezenet1_1, num_classes=9),
+    "mobilenet_v2": partial(models.mobilenet_v2, width_mult=0.25, num_classes=9),
+    "shufflenet_v2": partial(models.shufflenet_v2_x0_5, num_classes=9),
+    "googlenet": partial(models.googlenet, aux_logits=False, init_weights=False, num_classes=9),
+    "vit": lambda: VisionTransformer(64, 16, 3, 2, 24, 48, num_classes=7),
+    "convnext": lambda: ConvNeXt([CNBlockConfig(16, 32, 2), CNBlockConfig(32, None, 3)], num_classes=7),
+    "densenet": lambda: DenseNet(8, (3, 4), 16, num_classes=7),
+    "layers": Layers,
+}
+# Times the source's lines that the code may have.
+LINES = 1.3
+# What is longer yet: see the report of the round trip.
+LONGER = {"densenet": 3.0}
+
+
+def randomize(model):
+    """Statistics, scales and biases that a mistake would show in."""
+    for name, tensor in model.state_dict().items():
+        if tensor.dtype.is_floating_point:
+            if tensor.ndim > 1:
+                fan_in = tensor[0].numel()
+                tensor.normal_(0, (1 / fan_in) ** 0.5)
+            elif name.endswith(("weight", "running_var", "scale")):
+                tensor.uniform_(0.5, 1.5)
+            else:
+                tensor.normal_(0, 0.2)
+    return model.eval()
+
+
+def lines_of(source):
+    """Lines of code, without docstrings and comments."""
+    tree = ast.parse(textwrap.dedent(source))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.Module)):
+            first = body[0] if body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                body[:1] = [ast.Pass()] if len(body) == 1 else []
+    used = set()
+    for node in ast.walk(tree):
+        if hasattr(node, "lineno") and not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            used.update((node.lineno, node.end_lineno))
+        elif hasattr(node, "lineno"):
+            used.add(node.lineno)
+    return len(used)
+
+
+def source_lines(model):
+    classes = {type(module) for module in model.modules() if not type(module).__module__.startswith("torch.nn")}
+    return sum(lines_of(inspect.getsource(cls)) for cls in classes)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_round_trip(name, tmp_path):
+    torch.manual_seed(1)
+    with torch.no_grad():
+        model = randomize(NETWORKS[name]())
+    x = torch.randn(3, 5, 16) if name == "layers" else torch.randn(3, 3, 64, 64)
+    batch = torch.export.Dim("N", min=1, max=64)
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "net.pt2")
+    modelport("convert", "-sf", "pytorch", "-in", tmp_path / "net.pt2", "-df", "pytorch", "-om", tmp_path / "out.pth")
+    generated = import_file(tmp_path / "out.py")
+    twin = generated.load(str(tmp_path / "out.pth"))
+
+    state = model.state_dict()
+    assert sorted(twin.state_dict()) == sorted(state)
+    names = {path for path, _ in twin.named_modules()}
+    own = {path for path, module in model.named_modules() if not isinstance(module, nn.Dropout)}
+    dropped = {path for path in own - names if next(iter(model.get_submodule(path).children()), None) is not None}
+    assert not dropped, "containers are missing"
+
+    for size in (1, 3):
+        with torch.no_grad():
+            want, got = model(x[:size]), twin(x[:size])
+        assert (got - want).abs().max() <= TOLERANCE * want.abs().max()
+    # The source's own weights go in as they are.
+    twin.load_state_dict(state)
+    with torch.no_grad():
+        assert (twin(x) - model(x)).abs().max() <= TOLERANCE * model(x).abs().max()
+
+    code = (tmp_path / "out.py").read_text()
+    code = code[code.index("\nclass ") : code.index("\ndef load(")]
+    have, written = lines_of(code), source_lines(model)
+    print(f"{name}: {have} lines, {written} in the source")
+    assert have <= LONGER.get(name, LINES) * written
