@@ -64,8 +64,14 @@ class Layers(nn.Module):
         return nn.functional.linear(self.lm_head(x), self.out.weight.t())
 
 
+def vgg():
+    model = VGG(make_layers([8, "M", 16, 16, "M"], batch_norm=True), init_weights=False)
+    model.classifier = nn.Sequential(nn.Linear(16 * 49, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 5))
+    return model
+
+
 NETWORKS = {
-    "vgg_bn": lambda: VGG(make_layers([8, "M", 16, 16, "M"], batch_norm=True), num_classes=5),
+    "vgg_bn": vgg,
     "resnet": lambda: ResNet(BasicBlock, [2, 2, 1, 2], num_classes=7),
     "resnext": lambda: ResNet(Bottleneck, [2, 1, 3, 1], num_classes=7, groups=4, width_per_group=16),
     "squeezenet": partial(models.squeezenet1_1, num_classes=9),
@@ -79,8 +85,6 @@ NETWORKS = {
 }
 # Times the source's lines that the code may have.
 LINES = 1.3
-# What is longer yet: see the report of the round trip.
-LONGER = {"densenet": 3.0}
 
 
 def randomize(model):
@@ -153,4 +157,4 @@ def test_round_trip(name, tmp_path):
     code = code[code.index("\nclass ") : code.index("\ndef load(")]
     have, written = lines_of(code), source_lines(model)
     print(f"{name}: {have} lines, {written} in the source")
-    assert have <= LONGER.get(name, LINES) * written
+    assert have <= LINES * written

@@ -135,6 +135,10 @@ fn layout_words(graph: &Graph, port: &Port) -> String {
     format!(", transposed by {perm:?}")
 }
 
+fn is_zeros(ctor: &Expr) -> bool {
+    matches!(ctor, Expr::Call(function, _) if **function == Expr::name("torch.zeros"))
+}
+
 fn class_text(class: &Class) -> ClassText {
     let init_super = match &class.chain {
         Some(entries) => statement(8, "", &Expr::call("super().__init__", entries.clone())),
@@ -167,6 +171,12 @@ fn class_text(class: &Class) -> ClassText {
                     vec![
                         crate::python::Arg::new(Expr::slot("name", Lit::Str(name.clone()))),
                         crate::python::Arg::new(ctor.clone()),
+                        // What is made with its elements is in no weights file.
+                        crate::python::Arg::keyword(
+                            "persistent",
+                            Expr::slot("persistent", Lit::Bool(is_zeros(ctor))),
+                            Some(Lit::Bool(true)),
+                        ),
                     ],
                 ),
             ),

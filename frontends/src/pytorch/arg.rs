@@ -41,6 +41,14 @@ pub struct Weight {
     pub trainable: bool,
 }
 
+impl Weight {
+    /// Whether it is an entry of the state dict that the network computes with: views of it are operators of the
+    /// graph, so that it keeps its shape.
+    pub fn is_state(&self) -> bool {
+        !self.name.contains('/') && (self.trainable || self.tensor.dtype().is_float())
+    }
+}
+
 impl Arg {
     /// The number, if it is a known whole one.
     pub fn int(&self) -> Option<i64> {

@@ -4,6 +4,7 @@
 //! where every leaf and every weight belongs, [`flow`] what is called as a whole, [`form`] what a module consists of;
 //! equal forms of one source class become one class.
 
+mod constant;
 mod flow;
 mod form;
 mod series;
@@ -12,7 +13,7 @@ mod tree;
 use std::collections::{BTreeMap, HashMap};
 
 use indexmap::IndexMap;
-use modelport_ir::Graph;
+use modelport_ir::{Graph, Tensor};
 
 use super::arguments::arguments;
 use super::block::Block;
@@ -27,6 +28,7 @@ use tree::{Tree, is_torch_class};
 
 /// Plans the program of a graph with modules.
 pub fn program(graph: &Graph, leaves: &[Leaf], dialect: &Dialect) -> Program {
+    let leaves = &one_name(graph, leaves);
     let mut tree = Tree::new(graph, leaves);
     let blocks = flow::blocks(&mut tree, graph);
     let mut planner = modules::Planner {
@@ -47,6 +49,43 @@ pub fn program(graph: &Graph, leaves: &[Leaf], dialect: &Dialect) -> Program {
     }
     let params = planner.made.remove(&0).map(|made| made.params).unwrap_or_default();
     Program { classes: planner.classes, params }
+}
+
+/// A weight that two operators read in two ways is two constants; they are one entry of the state dict, under the name
+/// of the first.
+fn one_name(graph: &Graph, leaves: &[Leaf]) -> Vec<Leaf> {
+    let mut tensors: HashMap<String, Tensor> = HashMap::new();
+    let mut leaves = leaves.to_vec();
+    let params = |leaf: &Leaf| -> Vec<Param> {
+        let functional = leaf.functional.iter().flat_map(|form| &form.members);
+        leaf.members.iter().chain(functional).flat_map(|member| member.params.clone()).collect()
+    };
+    for param in leaves.iter().flat_map(params).filter(|param| !param.source.is_empty()) {
+        tensors.entry(param.source.clone()).or_insert(param.tensor);
+    }
+    let original = |source: &str, tensor: &Tensor| -> Option<String> {
+        let (stem, number) = source.rsplit_once('_')?;
+        let numbered = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+        let same =
+            numbered && graph.find(stem).is_some() && tensors.get(stem).is_some_and(|other| other.is_same(tensor));
+        same.then(|| stem.to_owned())
+    };
+    for leaf in &mut leaves {
+        let functional = leaf.functional.iter_mut().flat_map(|form| &mut form.members);
+        for param in leaf.members.iter_mut().chain(functional).flat_map(|member| &mut member.params) {
+            if let Some(name) = original(&param.source, &param.tensor) {
+                param.source = name;
+            }
+        }
+        if let Some(modules) = &mut leaf.modules {
+            for param in modules.iter_mut().flat_map(|module| &mut module.params) {
+                if let Some(name) = original(&param.source, &param.tensor) {
+                    param.source = name;
+                }
+            }
+        }
+    }
+    leaves
 }
 
 /// A module of the source in the target: what makes it, and its weights with keys below it.

@@ -237,7 +237,8 @@ impl Tree {
                 if weighted && home != Some(target) {
                     for param in params.iter().filter(|param| !param.source.is_empty()) {
                         let tie = (target, param.key.clone(), param.source.clone());
-                        if !self.ties.contains(&tie) {
+                        let own = self.holder(&param.source) == Some((target, param.key.as_str()));
+                        if !own && !self.ties.contains(&tie) {
                             self.ties.push(tie);
                         }
                     }
@@ -333,6 +334,7 @@ impl Tree {
             return;
         }
         let name = graph.node(value.node).name.clone();
+        let mut member = member.clone();
         let (module, key) = match self.holder(&name) {
             Some((module, key)) => (module, key.to_owned()),
             None => {
@@ -345,12 +347,15 @@ impl Tree {
                 for tensor in &self.modules[module].tensors {
                     namer.take(&tensor.role);
                 }
+                if let Some((ctor, role)) = graph.tensor(value).and_then(super::constant::expression) {
+                    member = Member { kind: MemberKind::Buffer, role: role.to_owned(), ctor, params: Vec::new() };
+                }
                 (module, namer.take(&member.role))
             }
         };
         self.homes.insert(value, (module, key.clone()));
         if self.modules[module].layer.is_none() {
-            self.modules[module].tensors.push(Member { role: key, ..member.clone() });
+            self.modules[module].tensors.push(Member { role: key, ..member });
         }
     }
 

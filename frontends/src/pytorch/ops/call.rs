@@ -178,7 +178,7 @@ impl<'l> Call<'l> {
         }
     }
 
-    /// A known tensor seen in another way; `None` when it is computed.
+    /// A known tensor seen in another way; `None` when it is computed, or an entry of the state dict.
     ///
     /// # Errors
     /// Those of `view`.
@@ -187,7 +187,7 @@ impl<'l> Call<'l> {
         name: &str,
         view: impl FnOnce(&Tensor) -> std::result::Result<Tensor, String>,
     ) -> Result<Option<Arg>> {
-        let Some(weight) = self.weight(name) else { return Ok(None) };
+        let Some(weight) = self.weight(name).filter(|weight| !weight.is_state()) else { return Ok(None) };
         let tensor = view(&weight.tensor).map_err(|message| self.fail(message))?;
         Ok(Some(Weight { tensor, ..weight }.into()))
     }
@@ -197,8 +197,9 @@ impl<'l> Call<'l> {
     /// # Errors
     /// When it is no tensor of this rank.
     pub fn permuted(&mut self, name: &str, perm: &[usize]) -> Result<Value> {
-        if let Some(arg) = self.view(name, |tensor| tensor.permuted(perm))? {
-            return self.lower.value(&arg);
+        if let Some(weight) = self.weight(name) {
+            let tensor = weight.tensor.permuted(perm).map_err(|message| self.fail(message))?;
+            return self.lower.value(&Weight { tensor, ..weight }.into());
         }
         let value = self.value(name)?;
         self.add(op::Transpose { perm: perm.to_vec() }, &[value])

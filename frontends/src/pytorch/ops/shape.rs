@@ -325,7 +325,7 @@ fn stack(call: &mut Call) -> Result<Arg> {
 
 /// Parts of these sizes along an axis.
 fn parts(call: &mut Call, axis: usize, sizes: Vec<usize>) -> Result<Arg> {
-    if let Some(weight) = call.weight("self") {
+    if let Some(weight) = call.weight("self").filter(|weight| !weight.is_state()) {
         let mut start = 0;
         let part = |size: usize| {
             let tensor = weight.tensor.sliced(axis, start, start + size).map_err(|message| call.fail(message))?;
