@@ -50,6 +50,9 @@ impl Lit {
     }
 }
 
+/// Fewest numbers that count up and are written as a range.
+const SHORTEST_RANGE: usize = 8;
+
 impl fmt::Display for Lit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |f: &mut fmt::Formatter<'_>, items: &[Lit]| {
@@ -82,13 +85,34 @@ impl fmt::Display for Lit {
             }
             Lit::List(items) => {
                 f.write_str("[")?;
-                list(f, items)?;
+                counted(f, items)?;
                 f.write_str("]")
             }
             Lit::Module(ctor) => write!(f, "{ctor}"),
             Lit::Any => f.write_str("None"),
         }
     }
+}
+
+/// Items of a list; whole numbers that count up are a range: `1, *range(40), 38`.
+fn counted(f: &mut fmt::Formatter<'_>, items: &[Lit]) -> fmt::Result {
+    let mut rest = items;
+    while let Some(first) = rest.first() {
+        if rest.len() < items.len() {
+            f.write_str(", ")?;
+        }
+        let run = match first {
+            Lit::Int(start) => rest.iter().zip(*start..).take_while(|(item, n)| **item == Lit::Int(*n)).count(),
+            _ => 1,
+        };
+        match first {
+            Lit::Int(0) if run >= SHORTEST_RANGE => write!(f, "*range({run})")?,
+            Lit::Int(start) if run >= SHORTEST_RANGE => write!(f, "*range({start}, {})", start + run as i64)?,
+            _ => write!(f, "{first}")?,
+        }
+        rest = &rest[if run >= SHORTEST_RANGE { run } else { 1 }..];
+    }
+    Ok(())
 }
 
 /// The shortest Python literal that is this float32 again.

@@ -12,7 +12,7 @@ pub fn statement(indent: usize, prefix: &str, expr: &Expr) -> Vec<String> {
     if line.chars().count() <= WIDTH {
         return vec![line];
     }
-    let Some((head, items, close)) = bracket(expr) else {
+    let Some((head, items, close)) = bracket(expr, indent + prefix.chars().count()) else {
         let mut lines = vec![format!("{pad}{prefix}(")];
         lines.extend(operands(indent + 4, expr));
         lines.push(format!("{pad})"));
@@ -103,16 +103,26 @@ pub fn comment(prefix: &str, text: &str) -> Vec<String> {
 
 type Items<'a> = Vec<(String, &'a Expr)>;
 
-/// The last bracket of an expression: what comes before its content, the items, and what closes it.
-fn bracket(expr: &Expr) -> Option<(String, Items<'_>, String)> {
+/// The last bracket of an expression: what comes before its content, the items, and what closes it. `before` columns of
+/// the line are taken.
+fn bracket(expr: &Expr, before: usize) -> Option<(String, Items<'_>, String)> {
     match expr {
         Expr::Call(function, args) => {
             let args = visible(args);
             if args.is_empty() {
                 return None;
             }
+            let head = format!("{}(", Callee(function));
+            // layers.Conv2D(…)(x): what is too long is in the first brackets.
+            if let Expr::Call(maker, settings) = function.as_ref()
+                && before + head.chars().count() > WIDTH
+                && !visible(settings).is_empty()
+            {
+                let call: Vec<String> = args.iter().map(|(name, value)| format!("{name}{value}")).collect();
+                return Some((format!("{}(", Callee(maker)), visible(settings), format!(")({})", call.join(", "))));
+            }
             // A single list or call takes the split itself only if it is the list of a call: torch.cat([…], dim=1).
-            Some((format!("{}(", Callee(function)), args, ")".to_owned()))
+            Some((head, args, ")".to_owned()))
         }
         Expr::List(items) => {
             Some(("[".to_owned(), items.iter().map(|item| (String::new(), item)).collect(), "]".to_owned()))

@@ -20,9 +20,9 @@ def average_pool2d(x, pool_size, strides, padding):
 def build() -> keras.Model:
     """The network, with new weights."""
     inputs = x = keras.Input((23, 30, 3), name="input")
-    x = layers.Conv2D(14, 3, 2, use_bias=False, activation="relu", name="conv_conv")(x)
+    x = layers.Conv2D(14, 3, 2, use_bias=False, activation="relu", name="conv")(x)
     x = layers.Flatten()(average_pool2d(x, 3, 3, ((0, 1), (0, 1))))
-    x = layers.Dense(16, activation="relu", name="pool_fc")(x)
+    x = layers.Dense(16, activation="relu", name="dense")(x)
     return keras.Model(inputs, layers.Dense(10, name="logits")(x), name="model2")
 
 

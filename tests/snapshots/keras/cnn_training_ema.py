@@ -11,16 +11,15 @@ import keras
 from keras import layers
 
 
-def conv_bn(x, filters, kernel_size, strides=1, padding="same", dilation=1, *, name):
-    x = layers.Conv2D(filters, kernel_size, strides, padding=padding, dilation_rate=dilation, use_bias=False, name=f"{name}_conv")(
-        x
-    )
+def conv_bn(x, filters, kernel_size, strides=1, dilation=1, padding="same", *, name):
+    x = layers.Conv2D(
+        filters, kernel_size, strides, padding=padding, dilation_rate=dilation, use_bias=False, name=f"{name}_conv"
+    )(x)
     return layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
 
 
-def mix(x, y, name):
-    """mix."""
-    x = layers.DepthwiseConv2D(3, 2, padding="same", name=f"{name}_conv_conv")(x)
+def conv_relu6_y(x, y, name):
+    x = layers.DepthwiseConv2D(3, 2, padding="same", name=f"{name}_conv")(x)
     return layers.Concatenate()([layers.ReLU(6.0)(x), y])
 
 
@@ -34,10 +33,10 @@ def build() -> keras.Model:
     block1_b = conv_bn(y, 8, 3, dilation=2, name="block1_b")
     x = layers.Add()([x, layers.ReLU()(block1_b)])
     y = layers.MaxPooling2D(3, 2, padding="same")(x)
-    x = mix(x, y, name="mix")
+    x = conv_relu6_y(x, y, name="mix")
     x = conv_bn(x, 12, 1, padding="valid", name="pointwise")
     x = layers.Flatten()(layers.AveragePooling2D(2)(layers.ReLU()(x)))
-    x = layers.Dense(32, activation="relu", name="hidden_fc")(x)
+    x = layers.Dense(32, activation="relu", name="hidden")(x)
     x = layers.Dropout(0.4, name="dropout")(x)
     return keras.Model(inputs, layers.Dense(10, name="logits")(x), name="model2")
 

@@ -117,7 +117,7 @@ def build() -> keras.Model:
     x = block8(x, name="Block8")
     x = conv_bn_relu(x, 96, 1, "valid", name="Conv2d_7b_1x1")
     x = layers.Flatten()(layers.AveragePooling2D(2, 1)(x))
-    return keras.Model(inputs, layers.Dense(17, name="Logits_Logits")(x), name="inception_resnet_v2")
+    return keras.Model(inputs, layers.Dense(17, name="Logits")(x), name="inception_resnet_v2")
 
 
 def load(weights: str = "model.keras") -> keras.Model:

@@ -83,7 +83,7 @@ def build() -> keras.Model:
     x = mixed(x, 35, 19, 32, 16, 22, 12, name="Mixed_5b")
     x = mixed5_c(x, name="Mixed_5c")
     x = layers.AveragePooling2D(4, 2)(x)
-    x = layers.Conv2D(17, 1, name="Logits_Conv2d_1c_1x1")(x)
+    x = layers.Conv2D(17, 1, name="Logits")(x)
     return keras.Model(inputs, layers.Flatten()(x), name="inception_v2")
 
 

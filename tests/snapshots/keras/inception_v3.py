@@ -27,7 +27,7 @@ def branch1(x, name):
     """Branch_1."""
     x = conv_bn_relu(x, 30, 1, "valid", name=f"{name}_Conv2d_0a_1x1")
     conv2d_0b_1x3 = conv_bn_relu(x, 30, (1, 3), "same", name=f"{name}_Conv2d_0b_1x3")
-    x = conv_bn_relu(x, 30, (3, 1), "same", name=f"{name}_x1")
+    x = conv_bn_relu(x, 30, (3, 1), "same", name=f"{name}_conv1")
     return layers.Concatenate()([conv2d_0b_1x3, x])
 
 
@@ -118,7 +118,7 @@ def build() -> keras.Model:
     x = mixed7(x, name="Mixed_7b")
     x = mixed7(x, name="Mixed_7c")
     x = layers.AveragePooling2D(3, 2)(x)
-    x = layers.Conv2D(17, 1, name="Logits_Conv2d_1c_1x1")(x)
+    x = layers.Conv2D(17, 1, name="Logits")(x)
     return keras.Model(inputs, layers.Flatten()(x), name="inception_v3")
 
 

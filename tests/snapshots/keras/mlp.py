@@ -12,19 +12,14 @@ import keras
 from keras import layers
 
 
-def linear_tanh(x, units, activation, name):
-    x = layers.Dense(units, name=f"{name}_fc")(x)
-    return layers.Activation(activation)(x)
-
-
 def build() -> keras.Model:
     """The network, with new weights."""
     inputs = x = keras.Input((9, 7, 3), name="input")
     x = layers.Flatten()(x)
-    x = layers.Dense(48, activation="relu", name="dense1_fc")(x)
-    x = linear_tanh(x, 40, "tanh", name="dense2")
-    x = linear_tanh(x, 32, "softplus", name="dense3")
-    x = linear_tanh(x, 24, "sigmoid", name="dense4")
+    x = layers.Dense(48, activation="relu", name="dense1")(x)
+    x = layers.Dense(40, activation="tanh", name="dense2")(x)
+    x = layers.Dense(32, activation="softplus", name="dense3")(x)
+    x = layers.Dense(24, activation="sigmoid", name="dense4")(x)
     x = layers.Dense(10, name="logits")(x)
     return keras.Model(inputs, [x, layers.Softmax()(x)], name="model2")
 

@@ -36,10 +36,10 @@ def expanded_conv(x, name):
     return layers.Add()([project, x])
 
 
-def expanded_conv2(x, filters, project_channels, name):
+def expanded_conv2(x, filters, name):
     expand = conv_bn_relu6(x, filters, name=f"{name}_expand")
     depthwise = conv_bn_relu6_2(expand, name=f"{name}_depthwise")
-    project = conv_bn(depthwise, project_channels, name=f"{name}_project")
+    project = conv_bn(depthwise, filters // 6, name=f"{name}_project")
     return layers.Add()([project, x])
 
 
@@ -51,27 +51,27 @@ def build() -> keras.Model:
     x = conv_bn_relu6(x, 24, name="expanded_conv_1_expand")
     x = conv_bn_relu6_2(x, strides=2, name="expanded_conv_1_conv")
     x = conv_bn(x, 4, name="expanded_conv_1_project")
-    x = expanded_conv2(x, 24, 4, name="expanded_conv_2")
+    x = expanded_conv2(x, 24, name="expanded_conv_2")
     x = conv_bn_relu6(x, 24, name="expanded_conv_3_expand")
     x = conv_bn_relu6_2(x, strides=2, name="expanded_conv_3_conv")
     x = conv_bn(x, 4, name="expanded_conv_3_project")
-    x = expanded_conv2(x, 24, 4, name="expanded_conv_4")
-    x = expanded_conv2(x, 24, 4, name="expanded_conv_5")
+    x = expanded_conv2(x, 24, name="expanded_conv_4")
+    x = expanded_conv2(x, 24, name="expanded_conv_5")
     x = conv_bn_relu6(x, 24, name="expanded_conv_6_expand")
     x = conv_bn_relu6_2(x, strides=2, name="expanded_conv_6_conv")
     x = conv_bn(x, 8, name="expanded_conv_6_project")
     for i in range(7, 10):
-        x = expanded_conv2(x, 48, 8, name=f"expanded_conv_{i}")
+        x = expanded_conv2(x, 48, name=f"expanded_conv_{i}")
     x = conv_bn_relu6(x, 48, name="expanded_conv_10_expand")
     x = conv_bn_relu6_2(x, name="expanded_conv_10_conv")
     x = conv_bn(x, 12, name="expanded_conv_10_project")
-    x = expanded_conv2(x, 72, 12, name="expanded_conv_11")
-    x = expanded_conv2(x, 72, 12, name="expanded_conv_12")
+    x = expanded_conv2(x, 72, name="expanded_conv_11")
+    x = expanded_conv2(x, 72, name="expanded_conv_12")
     x = conv_bn_relu6(x, 72, name="expanded_conv_13_expand")
     x = conv_bn_relu6_2(x, strides=2, name="expanded_conv_13_conv")
     x = conv_bn(x, 20, name="expanded_conv_13_project")
-    x = expanded_conv2(x, 120, 20, name="expanded_conv_14")
-    x = expanded_conv2(x, 120, 20, name="expanded_conv_15")
+    x = expanded_conv2(x, 120, name="expanded_conv_14")
+    x = expanded_conv2(x, 120, name="expanded_conv_15")
     x = conv_bn_relu6(x, 120, name="expanded_conv_16_expand")
     x = conv_bn_relu6_2(x, name="expanded_conv_16_conv")
     x = conv_bn(x, 40, name="expanded_conv_16_project")

@@ -17,7 +17,7 @@ def average_pool2d(x, pool_size, strides, padding):
     return pool(pad(x)) / pool(pad(ops.ones_like(x[:1, ..., :1])))
 
 
-def conv_conv(x, kernel_size, filters, strides=1, *, name):
+def separable_conv(x, kernel_size, filters, strides=1, *, name):
     x = layers.DepthwiseConv2D(kernel_size, strides, padding="same", use_bias=False, name=f"{name}_conv1")(x)
     return layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_conv2")(x)
 
@@ -32,51 +32,51 @@ def reduction(x, filters, name):
     return layers.BatchNormalization(name=f"{name}_final_path_bn")(x)
 
 
-def block(x, kernel_size, filters, strides=1, *, name):
+def separable_conv2(x, kernel_size, filters, strides=1, *, name):
     """left, right."""
     x = layers.ReLU()(x)
-    x = conv_conv(x, kernel_size, filters, strides=strides, name=f"{name}_conv1")
+    x = separable_conv(x, kernel_size, filters, strides=strides, name=f"{name}_conv1")
     x = layers.BatchNormalization(name=f"{name}_bn1")(x)
     x = layers.ReLU()(x)
-    x = conv_conv(x, kernel_size, filters, name=f"{name}_conv2")
+    x = separable_conv(x, kernel_size, filters, name=f"{name}_conv2")
     return layers.BatchNormalization(name=f"{name}_bn2")(x)
 
 
 def comb_iter0(x, y, filters, kernel_size, strides=1, *, name):
     """comb_iter_0."""
-    x = block(x, 5, filters, strides=strides, name=f"{name}_left")
-    right = block(y, kernel_size, filters, strides=strides, name=f"{name}_right")
+    x = separable_conv2(x, 5, filters, strides=strides, name=f"{name}_left")
+    right = separable_conv2(y, kernel_size, filters, strides=strides, name=f"{name}_right")
     return layers.Add()([x, right])
 
 
 def comb_iter1(x, filters, name):
     """comb_iter_1."""
-    left = block(x, 5, filters, name=f"{name}_left")
-    x = block(x, 3, filters, name=f"{name}_right")
+    left = separable_conv2(x, 5, filters, name=f"{name}_left")
+    x = separable_conv2(x, 3, filters, name=f"{name}_right")
     return layers.Add()([left, x])
 
 
 def comb_iter4(x, filters, name):
     """comb_iter_4."""
-    left = block(x, 3, filters, name=f"{name}_left")
+    left = separable_conv2(x, 3, filters, name=f"{name}_left")
     return layers.Add()([left, x])
 
 
 def comb_iter1_2(x, y, filters, name):
     """comb_iter_1."""
-    right = block(y, 7, filters, strides=2, name=f"{name}_right")
+    right = separable_conv2(y, 7, filters, strides=2, name=f"{name}_right")
     return layers.Add()([layers.MaxPooling2D(3, 2, padding="same")(x), right])
 
 
-def comb_iter2(x, y, padding, filters, name):
+def comb_iter2(x, y, filters, padding, name):
     """comb_iter_2."""
-    right = block(y, 5, filters, strides=2, name=f"{name}_right")
+    right = separable_conv2(y, 5, filters, strides=2, name=f"{name}_right")
     return layers.Add()([average_pool2d(x, 3, 2, padding), right])
 
 
 def comb_iter4_2(x, y, filters, name):
     """comb_iter_4."""
-    x = block(x, 3, filters, name=f"{name}_left")
+    x = separable_conv2(x, 3, filters, name=f"{name}_left")
     return layers.Add()([x, layers.MaxPooling2D(3, 2, padding="same")(y)])
 
 
@@ -107,7 +107,7 @@ def reduction_cell(x, y, filters, padding, name):
     comb_iter_0 = comb_iter0(x, prev_1x1_bn, filters, 7, strides=2, name=f"{name}_comb_iter_0")
     comb_iter_1 = comb_iter1_2(x, prev_1x1_bn, filters, name=f"{name}_comb_iter_1")
     comb_iter_4 = comb_iter4_2(comb_iter_0, x, filters, name=f"{name}_comb_iter_4")
-    x = comb_iter2(x, prev_1x1_bn, padding, filters, name=f"{name}_comb_iter_2")
+    x = comb_iter2(x, prev_1x1_bn, filters, padding, name=f"{name}_comb_iter_2")
     y = layers.Add()([comb_iter_1, average_pool2d(comb_iter_0, 3, 1, 1)])
     return layers.Concatenate()([x, y, comb_iter_4])
 
@@ -138,7 +138,7 @@ def build() -> keras.Model:
     x = reduction_cell(cell_1, x, 32, 1, name="reduction_cell_1")
     x = cell(x, cell_1, 32, name="cell_2")
     x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
-    return keras.Model(inputs, layers.Dense(17, name="final_layer_FC")(x), name="model2")
+    return keras.Model(inputs, layers.Dense(17, name="final_layer")(x), name="model2")
 
 
 def load(weights: str = "model.keras") -> keras.Model:

@@ -28,7 +28,7 @@ def build() -> keras.Model:
     x = layers.MaxPooling2D(2)(x)
     x = conv_relu(x, 96, 6, "valid", name="fc6")
     x = conv_relu(x, 128, 1, "valid", name="fc7")
-    x = layers.Conv2D(17, 1, name="fc8_conv")(x)
+    x = layers.Conv2D(17, 1, name="fc8")(x)
     return keras.Model(inputs, layers.Flatten()(x), name="overfeat")
 
 

@@ -11,7 +11,7 @@ import keras
 from keras import layers
 
 
-def bn_relu(x, name):
+def separable_conv(x, name):
     x = layers.BatchNormalization(epsilon=1e-5, name=f"{name}_bn")(x)
     return layers.ReLU()(x)
 
@@ -24,7 +24,7 @@ def conv_bn_relu(x, filters, kernel_size, padding, strides=1, *, name):
 
 def bottleneck_v2(x, filters, name):
     """unit_1."""
-    x = bn_relu(x, name=f"{name}_preact")
+    x = separable_conv(x, name=f"{name}_preact")
     shortcut = layers.Conv2D(filters, 1, name=f"{name}_shortcut")(x)
     x = conv_bn_relu(x, filters // 4, 1, "valid", name=f"{name}_conv1")
     x = conv_bn_relu(x, filters // 4, 3, "same", name=f"{name}_conv2")
@@ -34,7 +34,7 @@ def bottleneck_v2(x, filters, name):
 
 def bottleneck_v2_2(x, filters, name):
     """unit_2, unit_3, unit_4, unit_5."""
-    preact = bn_relu(x, name=f"{name}_preact")
+    preact = separable_conv(x, name=f"{name}_preact")
     conv1 = conv_bn_relu(preact, filters, 1, "valid", name=f"{name}_conv1")
     conv2 = conv_bn_relu(conv1, filters, 3, "same", name=f"{name}_conv2")
     conv3 = layers.Conv2D(4 * filters, 1, name=f"{name}_conv3")(conv2)
@@ -43,7 +43,7 @@ def bottleneck_v2_2(x, filters, name):
 
 def bottleneck_v2_3(x, filters, name):
     """unit_3, unit_4, unit_6."""
-    preact = bn_relu(x, name=f"{name}_preact")
+    preact = separable_conv(x, name=f"{name}_preact")
     conv1 = conv_bn_relu(preact, filters, 1, "valid", name=f"{name}_conv1")
     conv2 = conv_bn_relu(conv1, filters, 3, "same", strides=2, name=f"{name}_conv2")
     conv3 = layers.Conv2D(4 * filters, 1, name=f"{name}_conv3")(conv2)
@@ -69,7 +69,7 @@ def build() -> keras.Model:
     x = bottleneck_v2(x, 128, name="block4_unit_1")
     x = bottleneck_v2_2(x, 32, name="block4_unit_2")
     x = bottleneck_v2_2(x, 32, name="block4_unit_3")
-    x = bn_relu(x, name="postnorm")
+    x = separable_conv(x, name="postnorm")
     x = layers.GlobalAveragePooling2D(keepdims=True)(x)
     x = layers.Conv2D(17, 1, name="logits")(x)
     return keras.Model(inputs, layers.Flatten()(x), name="resnet_v250")

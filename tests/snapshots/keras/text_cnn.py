@@ -24,7 +24,7 @@ def build() -> keras.Model:
     x = conv_relu(x, 3, "valid", name="conv3")
     max_ = layers.GlobalMaxPooling1D()(conv5)
     x = layers.Concatenate()([layers.GlobalMaxPooling1D()(x), layers.GlobalMaxPooling1D()(conv4), max_])
-    x = layers.Dense(16, activation="selu", name="hidden_fc")(x)
+    x = layers.Dense(16, activation="selu", name="hidden")(x)
     return keras.Model(inputs, layers.Dense(5, name="logits")(x), name="model2")
 
 

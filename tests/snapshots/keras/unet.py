@@ -31,37 +31,14 @@ def block(x, indices, padded_indices, filters, name):
     return layers.ELU()(x)
 
 
-def conv_relu(x, name):
-    x = layers.Conv2DTranspose(16, 3, 2, name=f"{name}_conv")(x)
-    return layers.ReLU()(layers.Cropping2D(((0, 1), (0, 1)))(x))
-
-
 def build() -> keras.Model:
     """The network, with new weights."""
     inputs = x = keras.Input((40, 56, 3), name="input")
-    down1 = block(
-        x,
-        (
-            [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 38]
-        ),
-        (
-            [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 54]
-        ),
-        4,
-        name="down1",
-    )
+    down1 = block(x, [1, *range(40), 38], [1, *range(56), 54], 4, name="down1")
     y = layers.MaxPooling2D(2)(down1)
-    down2 = block(
-        y,
-        [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 18],
-        [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 26],
-        8,
-        name="down2",
-    )
+    down2 = block(y, [1, *range(20), 18], [1, *range(28), 26], 8, name="down2")
     y = layers.MaxPooling2D(2)(down2)
-    down3 = block(
-        y, [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 8], [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 12], 16, name="down3"
-    )
+    down3 = block(y, [1, *range(10), 8], [1, *range(14), 12], 16, name="down3")
     y = layers.MaxPooling2D(2)(down3)
     down4 = block(y, [1, 0, 1, 2, 3, 4, 3], [1, 0, 1, 2, 3, 4, 5, 6, 5], 32, name="down4")
     y = layers.MaxPooling2D(2, padding="same")(down4)
@@ -73,33 +50,15 @@ def build() -> keras.Model:
     x = ops.einsum("nxyc,ky->nxkc", einsum, parameter(x, (7, 4), trainable=False, name="columns"))
     x = layers.Concatenate()([x, down4])
     x = block(x, [1, 0, 1, 2, 3, 4, 3], [1, 0, 1, 2, 3, 4, 5, 6, 5], 16, name="up4")
-    x = conv_relu(x, name="upsample3")
-    x = layers.Concatenate()([x, down3])
-    x = block(
-        x, [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 8], [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 12], 16, name="up3"
-    )
+    x = layers.Conv2DTranspose(16, 3, 2, name="upsample3")(x)
+    x = layers.Concatenate()([layers.ReLU()(layers.Cropping2D(((0, 1), (0, 1)))(x)), down3])
+    x = block(x, [1, *range(10), 8], [1, *range(14), 12], 16, name="up3")
     upsample2 = layers.Conv2DTranspose(8, 4, 2, padding="same", name="upsample2")(x)
     y = layers.Concatenate()([upsample2, down2])
-    up2 = block(
-        y,
-        [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 18],
-        [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 26],
-        8,
-        name="up2",
-    )
+    up2 = block(y, [1, *range(20), 18], [1, *range(28), 26], 8, name="up2")
     resized = layers.UpSampling2D(interpolation="bilinear")(up2)
     y = layers.Concatenate()([layers.UpSampling2D()(up2), resized, down1])
-    up1 = block(
-        y,
-        (
-            [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 38]
-        ),
-        (
-            [1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 54]
-        ),
-        4,
-        name="up1",
-    )
+    up1 = block(y, [1, *range(40), 38], [1, *range(56), 54], 4, name="up1")
     mask = layers.Conv2D(2, 1, name="mask")(up1)
     x = layers.Conv2D(5, 1, name="coarse")(x)
     return keras.Model(inputs, [mask, x], name="model2")
