@@ -123,6 +123,23 @@ pub(crate) fn samples() -> Vec<Sample> {
     add(LayerNorm { axes: vec![1], epsilon: 1e-6 }.into(), vec![rows()]);
     add(InstanceNorm { epsilon: 1e-5, layout: ChannelsFirst }.into(), vec![image_first(), Feed::Absent, c()]);
     add(GroupNorm { groups: 2, epsilon: 1e-5, layout: ChannelsLast }.into(), vec![image(), c(), c()]);
+    let rnn = |cell, hidden, batch_first, bias, bidirectional| Recurrent {
+        cell,
+        hidden,
+        layers: 1,
+        bidirectional,
+        batch_first,
+        bias,
+        initial: false,
+        dropout: 0.25,
+    };
+    let sequence = || data(["5", "N", "6"]);
+    let lstm = || [weight([12, 6]), weight([12, 3]), weight([12]), weight([12])];
+    add(
+        rnn(Cell::Lstm, 3, false, true, true).into(),
+        std::iter::once(sequence()).chain(lstm()).chain(lstm()).collect(),
+    );
+    add(rnn(Cell::Gru, 2, true, false, false).into(), vec![data(["N", "5", "6"]), weight([6, 6]), weight([6, 2])]);
     add(Lrn { size: 5, alpha: 1e-4, beta: 0.75, k: 2.0, layout: ChannelsLast }.into(), vec![image()]);
     add(Lrn { size: 7, alpha: 0.3, beta: 0.5, k: 1.0, layout: ChannelsFirst }.into(), vec![image_first()]);
     add(L2Normalize { axes: vec![1, 3], epsilon: 1e-12 }.into(), vec![image()]);

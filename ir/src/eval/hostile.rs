@@ -3,11 +3,11 @@
 use super::{Array, apply};
 use crate::layout::Layout;
 use crate::op::{
-    AdaptivePool, ArgReduce, BatchNorm, Binary, Cast, Clip, Concat, Conv, ConvTranspose, Coordinates, CumSum, Dense,
-    DepthToSpace, Dims, Dropout, Einsum, Elu, Expand, Extreme, Fill, Gather, GatherNd, Gelu, GroupNorm, InstanceNorm,
-    L2Normalize, LayerNorm, LeakyRelu, LogSoftmax, Lrn, MatMul, OneHot, Op, PRelu, Pack, Pad, PadMode, Pads, Pool,
-    PoolKind, Range, Reduce, ReduceKind, Reshape, Resize, ResizeMode, Reverse, Select, Slice, Softmax, SpaceToDepth,
-    Split, Squeeze, Tile, TopK, Transpose, Unary, Unpack, Unsqueeze,
+    AdaptivePool, ArgReduce, BatchNorm, Binary, Cast, Cell, Clip, Concat, Conv, ConvTranspose, Coordinates, CumSum,
+    Dense, DepthToSpace, Dims, Dropout, Einsum, Elu, Expand, Extreme, Fill, Gather, GatherNd, Gelu, GroupNorm,
+    InstanceNorm, L2Normalize, LayerNorm, LeakyRelu, LogSoftmax, Lrn, MatMul, OneHot, Op, PRelu, Pack, Pad, PadMode,
+    Pads, Pool, PoolKind, Range, Recurrent, Reduce, ReduceKind, Reshape, Resize, ResizeMode, Reverse, Select, Slice,
+    Softmax, SpaceToDepth, Split, Squeeze, Tile, TopK, Transpose, Unary, Unpack, Unsqueeze,
 };
 use crate::shape::{Dim, Shape};
 use crate::tensor::DType;
@@ -90,6 +90,20 @@ impl Random {
         let values: Vec<f64> = (0..shape.iter().product()).map(|_| self.below(7) as f64 - 3.0).collect();
         let dtype = if self.below(8) > 0 { self.dtype } else { DType::Int64 };
         Array::from_f64(dtype, &shape, values).unwrap()
+    }
+
+    fn recurrent(&mut self) -> Op {
+        Recurrent {
+            cell: self.pick(&[Cell::Lstm, Cell::Gru, Cell::Tanh, Cell::Relu]),
+            hidden: self.number(),
+            layers: self.number(),
+            bidirectional: self.below(4) == 0,
+            batch_first: self.below(2) == 0,
+            bias: self.below(2) == 0,
+            initial: self.below(4) == 0,
+            dropout: self.real(),
+        }
+        .into()
     }
 
     fn op(&mut self) -> Op {
@@ -195,6 +209,19 @@ fn nothing_panics() {
         let inputs: Vec<Option<&Array>> = inputs.iter().map(Option::as_ref).collect();
         if apply(&op, &inputs).is_ok() {
             evaluated.insert(op.family());
+        }
+    }
+    // Inputs that fit a recurrent layer hardly ever come by chance.
+    let array = |shape: &[usize]| Array::from_f64(DType::Float32, shape, vec![0.5; shape.iter().product()]).unwrap();
+    let inputs = [array(&[2, 1, 3]), array(&[1, 3]), array(&[1, 1]), array(&[1]), array(&[1])];
+    for count in [3, 5] {
+        for _ in 0..2000 {
+            random.turn();
+            let op = random.recurrent();
+            let inputs: Vec<Option<&Array>> = inputs.iter().take(count).map(Some).collect();
+            if apply(&op, &inputs).is_ok() {
+                evaluated.insert(op.family());
+            }
         }
     }
     // Otherwise this would test nothing.

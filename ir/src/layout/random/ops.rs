@@ -193,7 +193,22 @@ impl Maker {
 
     fn matrix(&mut self) -> Option<()> {
         let (x, y) = (self.value(), self.value());
-        match self.dice.below(5) {
+        match self.dice.below(6) {
+            5 => {
+                let features = self.known(x, 2)?;
+                let weights = [[2, features], [2, 2]].map(|shape| self.weight(&shape));
+                let op = op::Recurrent {
+                    cell: op::Cell::Tanh,
+                    hidden: 2,
+                    layers: 1,
+                    bidirectional: false,
+                    batch_first: self.dice.chance(50),
+                    bias: false,
+                    initial: false,
+                    dropout: 0.0,
+                };
+                self.add(op, &[x, weights[0], weights[1]])
+            }
             0..=2 => {
                 let features = self.known(x, self.rank(x).checked_sub(1)?)?;
                 let out = self.size();
