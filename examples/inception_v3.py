@@ -29,11 +29,11 @@ class Branch1(nn.Module):
         super().__init__()
         self.Conv2d_0a_1x1 = ConvBNReLU(in_channels, 384, 1)
         self.Conv2d_0b_1x3 = ConvBNReLU(384, 384, (1, 3), padding=(0, 1))
-        self.x1 = ConvBNReLU(384, 384, (3, 1), padding=(1, 0))
+        self.conv1 = ConvBNReLU(384, 384, (3, 1), padding=(1, 0))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.Conv2d_0a_1x1(x)
-        return torch.cat([self.Conv2d_0b_1x3(x), self.x1(x)], dim=1)
+        return torch.cat([self.Conv2d_0b_1x3(x), self.conv1(x)], dim=1)
 
 
 class Branch2(nn.Module):
@@ -161,13 +161,14 @@ class InceptionV3(nn.Module):
         self.Mixed_7a = Mixed7A()
         self.Mixed_7b = Mixed7(1280)
         self.Mixed_7c = Mixed7(2048)
-        self.Logits = nn.Sequential(nn.AvgPool2d(8, stride=2), nn.Conv2d(2048, 1001, 1), nn.Flatten())
+        self.Logits = nn.Conv2d(2048, 1001, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))), 3, stride=2)
         x = self.Mixed_5b(F.max_pool2d(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)), 3, stride=2))
         x = self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(self.Mixed_5d(self.Mixed_5c(x))))))
-        return self.Logits(self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(self.Mixed_6e(x)))))
+        x = F.avg_pool2d(self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(self.Mixed_6e(x)))), 8, stride=2)
+        return self.Logits(x).flatten(1)
 
 
 def load(weights: str = "inception_v3.pth", device: str = "cpu") -> InceptionV3:

@@ -14,25 +14,22 @@ from torch import Tensor, nn
 
 
 class ConvBNReLU6(nn.Module):
-    def __init__(self, in_channels, out_channels, groups):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, groups=1):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu6(self.bn(self.conv(F.pad(x, (0, 1, 0, 1)))))
-
-
-class ConvBNReLU6_2(nn.Module):
-    def __init__(self, in_channels, out_channels, kernel_size, groups=1):
-        super().__init__()
+        self.pad = nn.ZeroPad2d((0, 1, 0, 1)) if stride != 1 else nn.Identity()
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups, bias=False
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            0 if stride != 1 else kernel_size // 2,
+            groups=groups,
+            bias=False,
         )
         self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu6(self.bn(self.conv(x)))
+        return F.relu6(self.bn(self.conv(self.pad(x))))
 
 
 class ConvBN(nn.Module):
@@ -46,42 +43,40 @@ class ConvBN(nn.Module):
 
 
 class ExpandedConv(nn.Module):
-    def __init__(self, in_channels):
+    def __init__(self, in_channels, mid_channels, out_channels, stride=1):
         super().__init__()
-        self.expand = ConvBNReLU6_2(in_channels, 6 * in_channels, 1)
-        self.depthwise = ConvBNReLU6_2(6 * in_channels, 6 * in_channels, 3, groups=6 * in_channels)
-        self.project = ConvBN(6 * in_channels, in_channels)
+        self.residual = in_channels == out_channels
+        self.expand = ConvBNReLU6(in_channels, mid_channels, 1) if in_channels != mid_channels else nn.Identity()
+        self.depthwise = ConvBNReLU6(mid_channels, mid_channels, 3, stride=stride, groups=mid_channels)
+        self.project = ConvBN(mid_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.project(self.depthwise(self.expand(x))) + x
+        project = self.project(self.depthwise(self.expand(x)))
+        return project + x if self.residual else project
 
 
 class MobilenetV2(nn.Module):
     def __init__(self):
         super().__init__()
-        self.Conv = ConvBNReLU6(3, 32, 1)
-        self.expanded_conv = nn.Sequential(ConvBNReLU6_2(32, 32, 3, groups=32), ConvBN(32, 16))
-        self.expanded_conv_1 = nn.Sequential(ConvBNReLU6_2(16, 96, 1), ConvBNReLU6(96, 96, 96), ConvBN(96, 24))
-        self.expanded_conv_2 = ExpandedConv(24)
-        self.expanded_conv_3 = nn.Sequential(ConvBNReLU6_2(24, 144, 1), ConvBNReLU6(144, 144, 144), ConvBN(144, 32))
-        self.expanded_conv_4 = ExpandedConv(32)
-        self.expanded_conv_5 = ExpandedConv(32)
-        self.expanded_conv_6 = nn.Sequential(ConvBNReLU6_2(32, 192, 1), ConvBNReLU6(192, 192, 192), ConvBN(192, 64))
-        self.expanded_conv_7 = ExpandedConv(64)
-        self.expanded_conv_8 = ExpandedConv(64)
-        self.expanded_conv_9 = ExpandedConv(64)
-        self.expanded_conv_10 = nn.Sequential(
-            ConvBNReLU6_2(64, 384, 1), ConvBNReLU6_2(384, 384, 3, groups=384), ConvBN(384, 96)
-        )
-        self.expanded_conv_11 = ExpandedConv(96)
-        self.expanded_conv_12 = ExpandedConv(96)
-        self.expanded_conv_13 = nn.Sequential(ConvBNReLU6_2(96, 576, 1), ConvBNReLU6(576, 576, 576), ConvBN(576, 160))
-        self.expanded_conv_14 = ExpandedConv(160)
-        self.expanded_conv_15 = ExpandedConv(160)
-        self.expanded_conv_16 = nn.Sequential(
-            ConvBNReLU6_2(160, 960, 1), ConvBNReLU6_2(960, 960, 3, groups=960), ConvBN(960, 320)
-        )
-        self.Conv_1 = ConvBNReLU6_2(320, 1280, 1)
+        self.Conv = ConvBNReLU6(3, 32, 3, stride=2)
+        self.expanded_conv = ExpandedConv(32, 32, 16)
+        self.expanded_conv_1 = ExpandedConv(16, 96, 24, stride=2)
+        self.expanded_conv_2 = ExpandedConv(24, 144, 24)
+        self.expanded_conv_3 = ExpandedConv(24, 144, 32, stride=2)
+        self.expanded_conv_4 = ExpandedConv(32, 192, 32)
+        self.expanded_conv_5 = ExpandedConv(32, 192, 32)
+        self.expanded_conv_6 = ExpandedConv(32, 192, 64, stride=2)
+        self.expanded_conv_7 = ExpandedConv(64, 384, 64)
+        self.expanded_conv_8 = ExpandedConv(64, 384, 64)
+        self.expanded_conv_9 = ExpandedConv(64, 384, 64)
+        self.expanded_conv_10 = ExpandedConv(64, 384, 96)
+        self.expanded_conv_11 = ExpandedConv(96, 576, 96)
+        self.expanded_conv_12 = ExpandedConv(96, 576, 96)
+        self.expanded_conv_13 = ExpandedConv(96, 576, 160, stride=2)
+        self.expanded_conv_14 = ExpandedConv(160, 960, 160)
+        self.expanded_conv_15 = ExpandedConv(160, 960, 160)
+        self.expanded_conv_16 = ExpandedConv(160, 960, 320)
+        self.Conv_1 = ConvBNReLU6(320, 1280, 1)
         self.Logits = nn.Linear(1280, 1001)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class BNReLU(nn.Module):
+class SeparableConv(nn.Module):
     def __init__(self, in_channels):
         super().__init__()
         self.bn = nn.BatchNorm2d(in_channels)
@@ -36,7 +36,7 @@ class BottleneckV2(nn.Module):
 
     def __init__(self, in_channels, out_channels):
         super().__init__()
-        self.preact = BNReLU(in_channels)
+        self.preact = SeparableConv(in_channels)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
         self.conv1 = ConvBNReLU(in_channels, out_channels // 4, 1)
         self.conv2 = ConvBNReLU(out_channels // 4, out_channels // 4, 3)
@@ -48,46 +48,33 @@ class BottleneckV2(nn.Module):
 
 
 class BottleneckV2_2(nn.Module):
-    """unit_2, unit_3, unit_4, unit_5."""
+    """unit_2, unit_3, unit_4, unit_5, unit_6."""
 
-    def __init__(self, in_channels):
+    def __init__(self, in_channels, stride=1):
         super().__init__()
-        self.preact = BNReLU(in_channels)
+        self.shortcut = nn.MaxPool2d(1, stride=stride) if stride != 1 else nn.Identity()
+        self.preact = SeparableConv(in_channels)
         self.conv1 = ConvBNReLU(in_channels, in_channels // 4, 1)
-        self.conv2 = ConvBNReLU(in_channels // 4, in_channels // 4, 3)
+        self.conv2 = ConvBNReLU(in_channels // 4, in_channels // 4, 3, stride=stride)
         self.conv3 = nn.Conv2d(in_channels // 4, in_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv3(self.conv2(self.conv1(self.preact(x))))
-
-
-class BottleneckV2_3(nn.Module):
-    """unit_3, unit_4, unit_6."""
-
-    def __init__(self, in_channels):
-        super().__init__()
-        self.preact = BNReLU(in_channels)
-        self.conv1 = ConvBNReLU(in_channels, in_channels // 4, 1)
-        self.conv2 = ConvBNReLU(in_channels // 4, in_channels // 4, 3, stride=2)
-        self.conv3 = nn.Conv2d(in_channels // 4, in_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(x, 1, stride=2) + self.conv3(self.conv2(self.conv1(self.preact(x))))
+        return self.shortcut(x) + self.conv3(self.conv2(self.conv1(self.preact(x))))
 
 
 class ResnetV250(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3)
-        self.block1 = nn.Sequential(BottleneckV2(64, 256), BottleneckV2_2(256), BottleneckV2_3(256))
+        self.block1 = nn.Sequential(BottleneckV2(64, 256), BottleneckV2_2(256), BottleneckV2_2(256, stride=2))
         self.block2 = nn.Sequential(
-            BottleneckV2(256, 512), BottleneckV2_2(512), BottleneckV2_2(512), BottleneckV2_3(512)
+            BottleneckV2(256, 512), BottleneckV2_2(512), BottleneckV2_2(512), BottleneckV2_2(512, stride=2)
         )
         self.block3 = nn.Sequential(
-            BottleneckV2(512, 1024), *[BottleneckV2_2(1024) for _ in range(4)], BottleneckV2_3(1024)
+            BottleneckV2(512, 1024), *[BottleneckV2_2(1024) for _ in range(4)], BottleneckV2_2(1024, stride=2)
         )
         self.block4 = nn.Sequential(BottleneckV2(1024, 2048), BottleneckV2_2(2048), BottleneckV2_2(2048))
-        self.postnorm = BNReLU(2048)
+        self.postnorm = SeparableConv(2048)
         self.logits = nn.Conv2d(2048, 1001, 1)
 
     def forward(self, x: Tensor) -> Tensor:
