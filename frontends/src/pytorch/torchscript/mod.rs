@@ -34,6 +34,10 @@ use value::Value;
 const QUERIES: &[&str] =
     &["size", "dim", "ndimension", "len", "numel", "dtype", "device", "layout", "shape", "is_cuda"];
 
+/// Functions of plain data that straight-line code has.
+const PLAIN: &[&str] =
+    &["device", "list", "append", "floordiv", "format", "warn", "ScalarImplicit", "Int", "Float", "Bool"];
+
 /// Why code can't be followed.
 const UNKNOWN: &str = "what the network does depends on it, and it is not known before it runs";
 
@@ -204,7 +208,8 @@ fn problems(program: &Program, stop: Stop) -> Error {
         let mut unknown = std::collections::BTreeSet::new();
         let functions = program.functions.values().map(|(_, function)| function);
         let methods = program.classes.values().flat_map(|(_, class)| &class.methods);
-        for function in functions.chain(methods) {
+        // What stands in a branch may never run.
+        for function in functions.chain(methods).filter(|function| is_straight(&function.body)) {
             statements(&function.body, &mut unknown);
         }
         let named: Vec<String> = error.problems.iter().filter_map(|problem| problem.op.clone()).collect();
@@ -215,26 +220,17 @@ fn problems(program: &Program, stop: Stop) -> Error {
     error
 }
 
-/// Collects the operators in a body that have no translation.
+fn is_straight(body: &[Stmt]) -> bool {
+    !body.iter().any(|stmt| matches!(stmt.kind, StmtKind::If(..) | StmtKind::For(..) | StmtKind::While(..)))
+}
+
+/// Collects the operators in a body without branches that have no translation.
 fn statements(body: &[Stmt], unknown: &mut std::collections::BTreeSet<String>) {
     for stmt in body {
         match &stmt.kind {
             StmtKind::Assign(_, value) | StmtKind::Update(_, _, value) | StmtKind::Expr(value) => calls(value, unknown),
             StmtKind::Return(value) => value.iter().for_each(|value| calls(value, unknown)),
-            StmtKind::If(condition, then, other) => {
-                calls(condition, unknown);
-                statements(then, unknown);
-                statements(other, unknown);
-            }
-            StmtKind::For(_, over, body) => {
-                calls(over, unknown);
-                statements(body, unknown);
-            }
-            StmtKind::While(condition, body) => {
-                calls(condition, unknown);
-                statements(body, unknown);
-            }
-            StmtKind::Break | StmtKind::Continue | StmtKind::Pass => {}
+            _ => {}
         }
     }
 }
@@ -242,13 +238,14 @@ fn statements(body: &[Stmt], unknown: &mut std::collections::BTreeSet<String>) {
 fn calls(expr: &Expr, unknown: &mut std::collections::BTreeSet<String>) {
     match expr {
         Expr::Call(callee, args, kwargs) => {
-            // Operators of libraries: `ops.torchvision.nms`.
+            // `torch.cdist`, and operators of libraries: `ops.torchvision.nms`.
+            let named = |path: &str| -> Option<String> {
+                let op = path.strip_prefix("torch.").or_else(|| path.strip_prefix("ops."))?;
+                (!op.starts_with("prim.") && !PLAIN.contains(&op) && !QUERIES.contains(&op)).then(|| op.to_owned())
+            };
             let path = callee.path();
-            let op = path
-                .as_deref()
-                .and_then(|path| path.strip_prefix("ops."))
-                .filter(|op| !op.starts_with("prim.") && op.contains('.') && !ops::is_supported(op));
-            unknown.extend(op.map(str::to_owned));
+            let op = path.as_deref().and_then(named).filter(|op| !ops::is_supported(op));
+            unknown.extend(op);
             calls(callee, unknown);
             args.iter().chain(kwargs.iter().map(|(_, value)| value)).for_each(|arg| calls(arg, unknown));
         }
