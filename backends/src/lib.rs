@@ -1,5 +1,6 @@
 //! Backends: plan a program for a graph, print it through templates, and write its weights.
 
+mod docstring;
 pub mod keras;
 pub mod plan;
 pub mod python;

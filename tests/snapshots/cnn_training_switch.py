@@ -1,7 +1,7 @@
 """Model, converted from TensorFlow (model.ckpt.meta).
 
 Input    x       float32 [N, 3, 23, 30]  source: batch, NHWC
-Output   output  float32 [N, 10]         source: output
+Output   output  float32 [N, 10]
 
     model = load("model.pth")  # in eval mode
     y = model(images)

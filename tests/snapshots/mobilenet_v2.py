@@ -2,7 +2,7 @@
 
 Input    x              float32 [N, 3, 97, 97]  source: input, NHWC
 Output   logits         float32 [N, 17]         source: MobilenetV2/Logits/logits
-Output   probabilities  float32 [N, 17]         source: probabilities
+Output   probabilities  float32 [N, 17]
 
     model = load("model.pth")  # in eval mode
     y1, y2 = model(images)

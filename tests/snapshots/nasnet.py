@@ -1,7 +1,7 @@
 """Model, converted from TensorFlow (model.ckpt.meta).
 
 Input    x       float32 [N, 3, 61, 61]  source: input, NHWC
-Output   logits  float32 [N, 17]         source: logits
+Output   logits  float32 [N, 17]
 
     model = load("model.pth")  # in eval mode
     y = model(images)

@@ -1,7 +1,7 @@
 """ResnetV150, converted from TensorFlow (model.ckpt.meta).
 
 Input    x             float32 [N, 3, 97, 97]  source: input, NHWC
-Output   MMdnn_Output  float32 [N, 17, 1, 1]   source: MMdnn_Output, NHWC
+Output   MMdnn_Output  float32 [N, 17, 1, 1]   source: NHWC
 
     model = load("model.pth")  # in eval mode
     y = model(images)

@@ -1,7 +1,7 @@
 """ResnetV250, converted from TensorFlow (model.ckpt.meta).
 
 Input    x             float32 [N, 3, 97, 97]  source: input, NHWC
-Output   MMdnn_Output  float32 [N, 17]         source: MMdnn_Output
+Output   MMdnn_Output  float32 [N, 17]
 
     model = load("model.pth")  # in eval mode
     y = model(images)

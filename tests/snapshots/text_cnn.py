@@ -1,7 +1,7 @@
 """Model, converted from TensorFlow (model.ckpt.meta).
 
 Input    x       int32 [N, 20]   source: ids
-Output   scores  float32 [N, 5]  source: scores
+Output   scores  float32 [N, 5]
 
     model = load("model.pth")  # in eval mode
     y = model(x)

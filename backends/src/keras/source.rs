@@ -1,6 +1,6 @@
 //! The text around the calls: docstring, imports, functions, `load`; printed by `templates/keras.py.tera`.
 
-use modelport_ir::{Error, Graph, Layout, Port, Result};
+use modelport_ir::{Error, Graph, Layout, Result};
 
 use super::Options;
 use super::build::PARAMETER;
@@ -8,6 +8,7 @@ use super::functional::{Function, Statement};
 use super::pooling::AVERAGE_POOL;
 use super::trace::input_name;
 use super::version2;
+use crate::docstring::results;
 use crate::python::{Expr, Lit, comment, signature, statement};
 
 const TEMPLATE: &str = include_str!("../../../templates/keras.py.tera");
@@ -90,55 +91,17 @@ pub fn render(graph: &Graph, functions: &[Function], options: &Options) -> Resul
 }
 
 fn docstring(graph: &Graph, functions: &[Function], options: &Options) -> Vec<String> {
-    let root = functions.last();
-    let title = root.map_or("network", |function| function.name.as_str());
-    let source = match graph.source.split_once(": ") {
-        Some((framework, file)) => format!("{framework} ({file})"),
-        None if graph.source.is_empty() => "a graph".to_owned(),
-        None => graph.source.clone(),
-    };
-    let mut lines = vec![format!("{title}, converted from {source}."), String::new()];
-    let inputs = graph.inputs.iter().enumerate().map(|(i, port)| {
-        let name = root.and_then(|root| root.inputs.get(i)).map_or("x", String::as_str);
-        ("Input", input_name(name).to_owned(), port)
-    });
-    let last = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
-    let outputs = graph.outputs.iter().map(|port| ("Output", last(&port.name), port));
-    let rows: Vec<(&str, String, String, String)> = inputs
-        .chain(outputs)
-        .map(|(kind, name, port)| {
-            let info = graph.info(port.value);
-            let source = format!("source: {}{}", port.name, layout_words(graph, port));
-            (kind, name, format!("{} {}", info.dtype, info.shape), source)
-        })
-        .collect();
-    let name_width = rows.iter().map(|row| row.1.len()).max().unwrap_or(0);
-    let type_width = rows.iter().map(|row| row.2.len()).max().unwrap_or(0);
-    for (kind, name, dtype, source) in &rows {
-        lines.push(format!("{kind:<8} {name:<name_width$}  {dtype:<type_width$}  {source}").trim_end().to_owned());
-    }
-    lines.push(String::new());
-    lines.push(format!("    model = load({})", Lit::Str(options.weights_file.clone())));
-    let names: Vec<String> = rows.iter().filter(|row| row.0 == "Input").map(|row| row.1.clone()).collect();
-    let results: Vec<String> = (1..=graph.outputs.len()).map(|i| format!("y{i}")).collect();
-    let results = if results.len() == 1 { "y".to_owned() } else { results.join(", ") };
-    let call = if names.len() == 1 { names.join("") } else { format!("[{}]", names.join(", ")) };
-    lines.push(format!("    {results} = model({call})  # training=True for batches to train on"));
-    lines.into_iter().map(|line| line.replace('\\', "\\\\").replace("\"\"\"", "'''")).collect()
-}
-
-/// Which layout the source had, where it differs.
-fn layout_words(graph: &Graph, port: &Port) -> String {
-    let rank = graph.shape(port.value).rank();
-    let Some(perm) = &port.permutation else { return String::new() };
-    if *perm == Layout::ChannelsFirst.permutation_to(Layout::ChannelsLast, rank) {
-        return match rank {
-            4 => ", NCHW".to_owned(),
-            5 => ", NCDHW".to_owned(),
-            _ => ", channels first".to_owned(),
-        };
-    }
-    format!(", transposed by {perm:?}")
+    let network = functions.last();
+    let title = network.map_or("network", |function| function.name.as_str());
+    let inputs: Vec<String> = network
+        .map(|network| network.inputs.iter().map(|name| input_name(name).to_owned()).collect())
+        .unwrap_or_default();
+    let args = if inputs.len() == 1 { inputs.join("") } else { format!("[{}]", inputs.join(", ")) };
+    let usage = [
+        format!("model = load({})", Lit::Str(options.weights_file.clone())),
+        format!("{} = model({args})  # training=True for batches to train on", results(graph.outputs.len())),
+    ];
+    crate::docstring::docstring(graph, title, &inputs, Layout::ChannelsLast, &usage)
 }
 
 fn body(function: &Function, version: u8) -> Vec<String> {

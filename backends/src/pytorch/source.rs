@@ -1,9 +1,10 @@
 //! The text around the calls: docstring, imports, classes, `load`; printed by `templates/pytorch.py.tera`.
 
-use modelport_ir::{Error, Graph, Layout, Port, Result};
+use modelport_ir::{Error, Graph, Layout, Result};
 use serde::Serialize;
 
 use super::Options;
+use crate::docstring::results;
 use crate::plan::{Class, MemberKind, Program};
 use crate::python::{Expr, Lit, comment, is_attribute, signature, statement};
 
@@ -69,70 +70,18 @@ fn contains_name(line: &str, word: &str) -> bool {
 }
 
 fn docstring(graph: &Graph, program: &Program, options: &Options) -> Vec<String> {
-    let title = program.classes.last().map_or("Network", |class| class.name.as_str());
-    let mut lines = vec![format!("{title}, converted from {}.", source_words(&graph.source)), String::new()];
-    let ports: Vec<(&str, &Port)> = graph
-        .inputs
-        .iter()
-        .map(|port| ("Input", port))
-        .chain(graph.outputs.iter().map(|port| ("Output", port)))
-        .collect();
-    let last = program.classes.last();
-    let names: Vec<String> = ports
-        .iter()
-        .enumerate()
-        .map(|(i, (kind, port))| match (*kind, last.and_then(|class| class.body.args.get(i))) {
-            ("Input", Some(name)) => name.clone(),
-            _ => port.name.rsplit('/').next().unwrap_or(&port.name).to_owned(),
-        })
-        .collect();
-    let types: Vec<String> = ports
-        .iter()
-        .map(|(_, port)| {
-            let info = graph.info(port.value);
-            format!("{} {}", info.dtype, info.shape)
-        })
-        .collect();
-    let name_width = names.iter().map(String::len).max().unwrap_or(0);
-    let type_width = types.iter().map(String::len).max().unwrap_or(0);
-    for (((kind, port), name), dtype) in ports.iter().zip(&names).zip(&types) {
-        let layout = layout_words(graph, port);
-        let line = format!("{kind:<8} {name:<name_width$}  {dtype:<type_width$}  source: {}{layout}", port.name);
-        lines.push(line.trim_end().to_owned());
-    }
-    lines.push(String::new());
-    let args: Vec<String> = graph.inputs.iter().zip(&names).map(|(_, name)| name.clone()).collect();
-    let call = if args == ["x"] { "images".to_owned() } else { args.join(", ") };
-    let call =
-        if graph.inputs.len() == 1 && graph.shape(graph.inputs[0].value).rank() != 4 { args.join(", ") } else { call };
-    lines.push(format!("    model = load({})  # in eval mode", Lit::Str(options.weights_file.clone())));
-    let results: Vec<String> = (1..=graph.outputs.len()).map(|i| format!("y{i}")).collect();
-    let results = if results.len() == 1 { "y".to_owned() } else { results.join(", ") };
-    lines.push(format!("    {results} = model({call})"));
-    lines.into_iter().map(|line| line.replace('\\', "\\\\").replace("\"\"\"", "'''")).collect()
-}
-
-/// "TensorFlow: x.meta" → "TensorFlow (x.meta)".
-fn source_words(source: &str) -> String {
-    match source.split_once(": ") {
-        Some((framework, file)) => format!("{framework} ({file})"),
-        None if source.is_empty() => "a graph".to_owned(),
-        None => source.to_owned(),
-    }
-}
-
-/// Which layout the source had, where the target's differs.
-fn layout_words(graph: &Graph, port: &Port) -> String {
-    let rank = graph.shape(port.value).rank();
-    let Some(perm) = &port.permutation else { return String::new() };
-    if *perm == Layout::ChannelsLast.permutation_to(Layout::ChannelsFirst, rank) {
-        return match rank {
-            4 => ", NHWC".to_owned(),
-            5 => ", NDHWC".to_owned(),
-            _ => ", channels last".to_owned(),
-        };
-    }
-    format!(", transposed by {perm:?}")
+    let network = program.classes.last();
+    let title = network.map_or("Network", |class| class.name.as_str());
+    let inputs = network.map(|class| class.body.args.clone()).unwrap_or_default();
+    let args = match inputs.as_slice() {
+        [x] if x == "x" && graph.inputs.iter().all(|port| graph.shape(port.value).rank() == 4) => "images".to_owned(),
+        _ => inputs.join(", "),
+    };
+    let usage = [
+        format!("model = load({})  # in eval mode", Lit::Str(options.weights_file.clone())),
+        format!("{} = model({args})", results(graph.outputs.len())),
+    ];
+    crate::docstring::docstring(graph, title, &inputs, Layout::ChannelsFirst, &usage)
 }
 
 fn is_zeros(ctor: &Expr) -> bool {

@@ -1,7 +1,7 @@
 """model2, converted from TensorFlow (model.ckpt.meta).
 
 Input    input   float32 [N, 23, 30, 3]  source: IteratorGetNext
-Output   output  float32 [N, 10]         source: output
+Output   output  float32 [N, 10]
 
     model = load("model.keras")
     y = model(input)  # training=True for batches to train on

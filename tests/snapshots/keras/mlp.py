@@ -1,8 +1,8 @@
 """model2, converted from TensorFlow (model.ckpt.meta).
 
-Input    input          float32 [N, 9, 7, 3]  source: input
+Input    input          float32 [N, 9, 7, 3]
 Output   BiasAdd        float32 [N, 10]       source: logits/BiasAdd
-Output   probabilities  float32 [N, 10]       source: probabilities
+Output   probabilities  float32 [N, 10]
 
     model = load("model.keras")
     y1, y2 = model(input)  # training=True for batches to train on

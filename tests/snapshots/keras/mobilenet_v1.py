@@ -1,6 +1,6 @@
 """mobilenet_v1, converted from TensorFlow (model.ckpt.meta).
 
-Input    input           float32 [N, 96, 96, 3]  source: input
+Input    input           float32 [N, 96, 96, 3]
 Output   SpatialSqueeze  float32 [N, 17]         source: MobilenetV1/Logits/SpatialSqueeze
 
     model = load("model.keras")

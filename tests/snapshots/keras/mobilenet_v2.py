@@ -1,8 +1,8 @@
 """mobilenet_v2, converted from TensorFlow (model.ckpt.meta).
 
-Input    input          float32 [N, 97, 97, 3]  source: input
+Input    input          float32 [N, 97, 97, 3]
 Output   logits         float32 [N, 17]         source: MobilenetV2/Logits/logits
-Output   probabilities  float32 [N, 17]         source: probabilities
+Output   probabilities  float32 [N, 17]
 
     model = load("model.keras")
     y1, y2 = model(input)  # training=True for batches to train on

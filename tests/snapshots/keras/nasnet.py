@@ -1,7 +1,7 @@
 """model2, converted from TensorFlow (model.ckpt.meta).
 
-Input    input   float32 [N, 61, 61, 3]  source: input
-Output   logits  float32 [N, 17]         source: logits
+Input    input   float32 [N, 61, 61, 3]
+Output   logits  float32 [N, 17]
 
     model = load("model.keras")
     y = model(input)  # training=True for batches to train on

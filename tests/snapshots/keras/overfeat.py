@@ -1,7 +1,7 @@
 """overfeat, converted from TensorFlow (model.ckpt.meta).
 
-Input    input         float32 [N, 231, 231, 3]  source: input
-Output   MMdnn_Output  float32 [N, 17]           source: MMdnn_Output
+Input    input         float32 [N, 231, 231, 3]
+Output   MMdnn_Output  float32 [N, 17]
 
     model = load("model.keras")
     y = model(input)  # training=True for batches to train on

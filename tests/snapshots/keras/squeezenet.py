@@ -1,7 +1,7 @@
 """model2, converted from TensorFlow (model.ckpt.meta).
 
 Input    input   float32 [N, 90, 90, 3]  source: images
-Output   logits  float32 [N, 17]         source: logits
+Output   logits  float32 [N, 17]
 
     model = load("model.keras")
     y = model(input)  # training=True for batches to train on

@@ -1,7 +1,7 @@
 """model2, converted from TensorFlow (model.ckpt.meta).
 
 Input    input   int32 [N, 20]   source: ids
-Output   scores  float32 [N, 5]  source: scores
+Output   scores  float32 [N, 5]
 
     model = load("model.keras")
     y = model(input)  # training=True for batches to train on

@@ -2,7 +2,7 @@
 
 Input    input        int32 [N, 20]   source: ids
 Output   scores       float32 [N, 4]  source: output/scores
-Output   predictions  int64 [N]       source: predictions
+Output   predictions  int64 [N]
 
     model = load("model.keras")
     y1, y2 = model(input)  # training=True for batches to train on
