@@ -147,6 +147,8 @@ class Fn(nn.Module):
         return self.function(x)
 
 
+CELL = [torch.linspace(-1, 1, 64).view(8, 8), torch.linspace(1, -1, 16).view(8, 2), torch.ones(8), torch.zeros(8)]
+
 # Functions of a [batch, 4, 6, 8] tensor.
 FUNCTIONS = {
     "avg_pool": lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
@@ -173,4 +175,26 @@ FUNCTIONS = {
     "repeated": lambda x: x.repeat(1, 2, 1, 1)[:, 1:5] + x.repeat_interleave(2, 1)[:, ::2],
     "norms": lambda x: F.rms_norm(x, (8,)) + F.layer_norm(x, (6, 8)) + x / x.norm(dim=1, keepdim=True),
     "stacked": lambda x: torch.stack(x.unbind(1)[:3], -1).movedim(-1, 1) - torch.cat(x.chunk(4, 1)[1:], 1),
+    "similarity": lambda x: F.cosine_similarity(x, x.flip(1))[..., :4] + F.pairwise_distance(x, x.flip(2)).mT,
+    "distances": lambda x: torch.cdist(x, x[:, :, :3]) + torch.cdist(x, x[:, :, :3] + 1, p=1),
+    "products": lambda x: (
+        torch.tensordot(x[:, 0], x[0, 1], dims=([2], [1])) + torch.linalg.vecdot(x, x)[:, :1, :, None]
+    ),
+    "weight_norm": lambda x: F.conv2d(x, torch._weight_norm(torch.ones(2, 4, 3, 3), torch.ones(2, 1, 1, 1) * 2, 0)),
+    "logarithms": lambda x: torch.logaddexp(x, -x) + torch.logaddexp2(x, 2 * x) + torch.xlogy(x.relu(), x.exp()),
+    "two_numbers": lambda x: torch.hypot(x, x.exp()) + torch.copysign(x.exp(), x) + torch.heaviside(x.relu(), x.exp()),
+    "one_number": lambda x: (
+        torch.sinc(x.relu()) + torch.deg2rad(x) + torch.special.expit(x) + torch.round(x, decimals=1)
+    ),
+    "not_numbers": lambda x: torch.nan_to_num(x / x.relu(), neginf=-2.0) * 1e-38 + torch.nansum(x, 1, keepdim=True),
+    "truths": lambda x: torch.isclose(x, x.round(), atol=0.2).float() + torch.count_nonzero(x.relu(), 1)[:, None],
+    "order": lambda x: x.median(2).values + x.kthvalue(5, 2).values + torch.aminmax(x, dim=2).min,
+    "turned": lambda x: torch.rot90(x, 1, (2, 3)) + torch.rot90(x, 3, (2, 3)) + torch.rot90(x, 2, (2, 3)).mT.flip(1),
+    "differences": lambda x: torch.diff(x, 2, prepend=x[..., :1]),
+    "running": lambda x: x.cumprod(2) + torch.logcumsumexp(x, 1) + x.cummax(3).values,
+    "diagonals": lambda x: x.diagonal(1, 2, 3) + x.diagonal(-1, 3, 2)[:, :1],
+    "cross": lambda x: torch.cross(x[:, :3], x[:, 1:], dim=1) + x.index_fill(2, torch.tensor([0, 2]), 3.0)[:, :3],
+    "lstm_cell": lambda x: torch.lstm_cell(x[:, 0, 0], (x[:, 0, 1, :2], x[:, 1, 1, :2]), *CELL)[1],
+    "gru_cell": lambda x: torch.gru_cell(x[:, 0, 0], x[:, 0, 1, :2], *(weight[:6] for weight in CELL)),
+    "smallest": lambda x: torch.where(x > 0, x, torch.finfo(torch.float32).min).softmax(-1),
 }

@@ -124,6 +124,10 @@ fn float(value: f32) -> String {
         return format!("float(\"{}inf\")", if value < 0.0 { "-" } else { "" });
     }
     let magnitude = value.abs();
+    // Shortened it is larger than what the element type can hold, which frameworks refuse.
+    if magnitude == f32::MAX {
+        return format!("{:e}", f64::from(value));
+    }
     if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {
         return format!("{value:e}");
     }
@@ -341,6 +345,7 @@ mod tests {
         for (value, text) in cases {
             assert_eq!(Lit::float(value).to_string(), text);
         }
+        assert_eq!(Lit::float(f32::MIN).to_string(), "-3.4028234663852886e38");
         assert_eq!(Lit::float(f32::NEG_INFINITY).to_string(), "float(\"-inf\")");
     }
 

@@ -128,6 +128,7 @@ from! {
     Value: value => Arg::Tensor(value);
     Weight: weight => Arg::Weight(weight);
     Elem: elem => Arg::Int(elem);
+    i32: int => Arg::Int(Elem::Int(int.into()));
     i64: int => Arg::Int(Elem::Int(int));
     usize: int => Arg::Int(Elem::Int(i64::try_from(int).unwrap_or(i64::MAX)));
     f64: float => Arg::Float(float);

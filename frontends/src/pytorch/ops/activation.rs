@@ -152,7 +152,12 @@ pub const OPS: &[Entry] = &[
     }),
     op("round", "self decimals=0", |call| match call.int("decimals")? {
         0 => simple(call, Unary::Round),
-        decimals => Err(call.fail(format!("rounding to {decimals} decimals is not translated"))),
+        decimals => {
+            let factor = Arg::Float(10f64.powi(i32::try_from(decimals).unwrap_or(i32::MAX)));
+            let x = call.call("mul", &[call.arg("self"), factor.clone()])?;
+            let x = call.call("round", &[x])?;
+            call.call("div", &[x, factor])
+        }
     }),
     op("logical_not", "self", |call| {
         let x = call.value("self")?;

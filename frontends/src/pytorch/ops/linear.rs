@@ -15,6 +15,7 @@ pub const OPS: &[Entry] = &[
     op("bmm", "self mat2", |call| product(call, "self", "mat2")),
     op("mv", "self vec", |call| product(call, "self", "vec")),
     op("dot", "self tensor", |call| product(call, "self", "tensor")),
+    op("vdot", "self other", |call| product(call, "self", "other")),
     op("outer", "self vec2", outer),
     op("einsum", "equation tensors path=None", einsum),
     op("bilinear", "input1 input2 weight bias=None", bilinear),

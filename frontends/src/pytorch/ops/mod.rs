@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod call;
+mod compound;
 mod conv;
 mod create;
 mod indexing;
@@ -62,9 +63,11 @@ const FAMILIES: &[Family] = &[
     resize::OPS,
     attention::OPS,
     recurrent::OPS,
+    compound::OPS,
 ];
 
-/// Operators whose results share elements with their first argument.
+/// Operators whose results share elements with their first argument (`unsafe_chunk` and `unsafe_split` promise that
+/// nobody reads the whole after a part has changed).
 const VIEWS: &[&str] = &[
     "alias",
     "chunk",
@@ -90,8 +93,6 @@ const VIEWS: &[&str] = &[
     "transpose",
     "unbind",
     "unflatten",
-    "unsafe_chunk",
-    "unsafe_split",
     "unsqueeze",
     "view",
     "view_as",
@@ -102,6 +103,10 @@ pub fn find(target: &str) -> Option<(&'static Entry, bool)> {
     let bare = bare(target);
     let entry = |name: &str| FAMILIES.iter().copied().flatten().find(|entry| entry.name == name);
     let (base, overload) = bare.split_once('.').unwrap_or((bare, ""));
+    let base = match base {
+        "special_expit" => "sigmoid",
+        base => base.strip_prefix("special_").unwrap_or(base),
+    };
     let named = |base: &str| match overload {
         "" => entry(base),
         overload => entry(&format!("{base}.{overload}")).or_else(|| entry(base)),

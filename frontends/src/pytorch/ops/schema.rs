@@ -20,12 +20,13 @@ pub fn parse(schema: &'static str) -> Vec<Parameter> {
     schema.split_whitespace().map(parameter).collect()
 }
 
-fn value(text: &str) -> Arg {
+fn value(text: &'static str) -> Arg {
     match text {
         "None" => Arg::None,
         "True" => Arg::Bool(true),
         "False" => Arg::Bool(false),
         "[]" => Arg::List(Vec::new()),
+        _ if text.starts_with('[') => Arg::List(text.trim_matches(['[', ']']).split(',').map(value).collect()),
         _ => match (text.parse::<i64>(), text.parse::<f64>()) {
             (Ok(int), _) => int.into(),
             (_, Ok(float)) => float.into(),
