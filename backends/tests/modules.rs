@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 
 use modelport_backends::pytorch::{Generated, Options, generate};
-use modelport_ir::op::{BatchNorm, Binary, Conv, Dense, Dropout, Op, Pads, Pool, PoolKind, Reduce, ReduceKind, Unary};
+use modelport_ir::op::{
+    BatchNorm, Binary, Concat, Conv, Dense, Dropout, Op, Pads, Pool, PoolKind, Reduce, ReduceKind, Unary,
+};
 use modelport_ir::{DType, Dim, Graph, Layout, Shape, Tensor, Value};
 
 /// Lowers layers as a PyTorch frontend does.
@@ -95,6 +97,14 @@ impl Net {
             layout: Layout::ChannelsFirst,
         };
         self.op(path, pool, "max_pool2d", &[x])
+    }
+
+    /// What `torch.cat` gives of several; of one nothing is left.
+    fn joined(&mut self, path: &str, values: &[Value]) -> Value {
+        match values {
+            [one] => *one,
+            many => self.op(path, Concat { axis: 1 }, "cat", many),
+        }
     }
 
     fn basic_block(&mut self, path: &str, x: Value, out: usize, stride: usize) -> Value {
@@ -228,6 +238,47 @@ fn parts_that_are_called_from_outside() {
     let sum = net.op("", Binary::Add, "add", &[a, b]);
     let c = net.conv("vgg.features.4", sum, 4, 3, 1);
     check("modules_parts.py", &net.generate(c).code);
+}
+
+#[test]
+fn lists_that_grow() {
+    let (mut net, x) = Net::new("DenseNet", 8);
+    net.enter("features", "Sequential");
+    let mut x = x;
+    for (number, layers) in [(1, 3), (2, 4)] {
+        let block = format!("features.denseblock{number}");
+        net.enter(&block, "DenseBlock");
+        let mut features = vec![x];
+        for layer in 1..=layers {
+            let path = format!("{block}.denselayer{layer}");
+            net.enter(&path, "DenseLayer");
+            let all = net.joined(&path, &features);
+            let y = net.bn(&format!("{path}.norm"), all);
+            let y = net.relu(&format!("{path}.relu"), y);
+            features.push(net.conv(&format!("{path}.conv"), y, 4, 3, 1));
+        }
+        let all = net.joined(&block, &features);
+        x = net.conv(&format!("features.transition{number}"), all, 8, 1, 1);
+    }
+    check("modules_growing.py", &net.generate(x).code);
+}
+
+#[test]
+fn layers_that_read_something_beside() {
+    let (mut net, x) = Net::new("Decoder", 8);
+    let memory = net.conv("encoder", x, 8, 3, 1);
+    net.enter("layers", "ModuleList");
+    let mut y = x;
+    for layer in 0..4 {
+        let path = format!("layers.{layer}");
+        net.enter(&path, "DecoderLayer");
+        let a = net.conv(&format!("{path}.conv"), y, 8, 3, 1);
+        let b = net.conv(&format!("{path}.cross"), memory, 8, 1, 1);
+        y = net.op(&path, Binary::Add, "add", &[a, b]);
+    }
+    // What entered is read once more.
+    let y = net.op("", Binary::Add, "add", &[y, x]);
+    check("modules_decoder.py", &net.generate(y).code);
 }
 
 /// Compares with a stored text; `UPDATE_SNAPSHOTS=1` stores it.

@@ -225,7 +225,7 @@ impl Planner<'_> {
                 let (form, index) = self.place(region);
                 (form.to_owned(), index)
             };
-            let context = unify::Context { graph: self.graph, sequential, identity, place: &place };
+            let context = unify::Context { graph: self.graph, sequential, identity: Some(identity), place: &place };
             groups = unify::unify(groups, &chains, &context);
         }
         for group in groups.into_iter().flat_map(apart) {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use modelport_ir::Value;
 
-use crate::python::{Expr, Namer, identifier, snake_case};
+use crate::python::{Expr, LOOPED, Namer, identifier, snake_case};
 
 /// Longest line that results are written in place for.
 const LINE: usize = 100;
@@ -30,6 +30,8 @@ pub struct Step {
 pub struct Body {
     /// Names of its arguments.
     pub args: Vec<String>,
+    /// Which arguments are lists of tensors.
+    pub lists: Vec<bool>,
     /// Assignments: names and what they get. No names: a statement without result.
     pub statements: Vec<(Vec<String>, Expr)>,
     /// What it returns.
@@ -84,7 +86,15 @@ pub fn body(steps: Vec<Step>, inputs: &[(Value, String)], outputs: &[Value], mut
         writer.done.insert(*value, var);
         locals.take(name);
     }
-    for step in steps {
+    let layer = Expr::name(LOOPED);
+    let layer_name = match steps.iter().any(|step| matches!(step.expr, Expr::For(..))) {
+        true => locals.take("layer"),
+        false => String::new(),
+    };
+    for mut step in steps {
+        if matches!(step.expr, Expr::For(..)) {
+            step.expr = step.expr.rewrite(&mut |e| (*e == layer).then(|| Expr::name(&layer_name)));
+        }
         let single = !step.alone && step.results.len() == 1 && reads.get(&step.results[0]).copied().unwrap_or(0) == 1;
         let expr = writer.fill(&step);
         match step.results.as_slice() {
@@ -171,7 +181,9 @@ impl Writer {
             let mut waiting: Vec<Value> =
                 step.operands.iter().copied().filter(|value| self.pending.contains_key(value)).collect();
             waiting.dedup();
-            let long = self.printed_len(&filled) > LINE || calls > CALLS;
+            // What a loop reads is computed before it.
+            let looped = matches!(step.expr, Expr::For(..));
+            let long = looped || self.printed_len(&filled) > LINE || calls > CALLS;
             // Deeper chains read better one line each; the longest operand goes first, in the order of evaluation.
             let Some(&longest) = waiting.iter().max_by_key(|value| self.printed_len(&self.read(**value))) else {
                 return filled;
@@ -205,7 +217,13 @@ impl Writer {
         let mut live: Vec<usize> = (0..inputs).collect();
         let mut statements = Vec::new();
         for (at, (targets, expr)) in self.statements.into_iter().enumerate() {
-            let expr = with_names(&expr, &names);
+            let passed = match &expr {
+                Expr::For(of) => match of.passed {
+                    Some(Expr::Var(var)) => Some(var),
+                    _ => None,
+                },
+                _ => None,
+            };
             live.retain(|&var| {
                 let stays = last[var] > at + 1;
                 if !stays {
@@ -213,21 +231,40 @@ impl Writer {
                 }
                 stays
             });
+            let looped = passed.filter(|&var| last[var] <= at + 1).map(|var| names[var].clone());
+            let mut given = Vec::with_capacity(targets.len());
             for &var in &targets {
-                let name = if self.hints[var].first().is_some_and(|hint| hint == "_") {
+                let name = if let Some(name) = &looped {
+                    locals.take(name)
+                } else if self.hints[var].first().is_some_and(|hint| hint == "_") {
                     "_".to_owned()
-                } else if targets.len() == 1 && !locals.is_taken("x") {
+                } else if targets.len() == 1 && !locals.is_taken("x") && !matches!(expr, Expr::List(_)) {
                     locals.take("x")
                 } else {
                     let hint = self.hints[var].first().map(|hint| identifier(&snake_case(hint)));
                     locals.take(&hint.filter(|hint| hint != "x").unwrap_or_else(|| "y".to_owned()))
                 };
-                names[var] = name;
+                given.push((var, name));
                 live.push(var);
+            }
+            let mut expr = with_names(&expr, &names);
+            given.into_iter().for_each(|(var, name)| names[var] = name);
+            // A loop passes its value on under one name.
+            if let (Some(before), [after], Expr::For(of)) = (passed, targets.as_slice(), &mut expr) {
+                let (before, after) = (Expr::name(&names[before]), names[*after].clone());
+                if before != Expr::name(&after) {
+                    of.body = of.body.rewrite(&mut |e| (*e == before).then(|| Expr::name(&after)));
+                    statements.push((vec![after], before));
+                }
             }
             statements.push((targets.iter().map(|&var| names[var].clone()).collect(), expr));
         }
-        Body { args, statements, result: result.iter().map(|expr| with_names(expr, &names)).collect() }
+        Body {
+            args,
+            lists: Vec::new(),
+            statements,
+            result: result.iter().map(|expr| with_names(expr, &names)).collect(),
+        }
     }
 }
 

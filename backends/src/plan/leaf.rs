@@ -52,6 +52,8 @@ pub struct Member {
 pub enum MemberKind {
     /// A module.
     Module,
+    /// Modules in a row, made in a loop: the name says how they are named, and the keys of the weights begin with that.
+    Row,
     /// A tensor that is not trained.
     Buffer,
     /// A tensor that is trained.

@@ -32,8 +32,9 @@ pub struct Context<'a> {
     pub graph: &'a Graph,
     /// The container of a chain of modules.
     pub sequential: &'static str,
-    /// The module that gives back what it gets.
-    pub identity: &'static str,
+    /// The module that gives back what it gets; none where members keep the source's names, and what is missing is
+    /// `None`.
+    pub identity: Option<&'static str>,
     /// Where a region will be written: regions of one place are one text.
     pub place: &'a dyn Fn(usize) -> (String, usize),
 }
@@ -124,13 +125,16 @@ impl Form {
         let block = &group[0].1;
         let mut wires: HashMap<Value, Wire> =
             block.inputs.iter().enumerate().map(|(i, value)| (*value, Wire::Input(i))).collect();
-        let layers = is_layers(block);
+        let layers = context.identity.is_some() && is_layers(block);
         let mut steps = Vec::with_capacity(block.items.len());
         for (index, item) in block.items.iter().enumerate() {
             steps.push(Step {
                 operands: item.operands.iter().filter_map(|value| wires.get(value).copied()).collect(),
                 results: item.results.len(),
-                forms: BTreeSet::from([form(item, context.sequential)]),
+                forms: BTreeSet::from([match context.identity {
+                    Some(_) => form(item, context.sequential),
+                    None => named_form(item),
+                }]),
                 through: None,
                 kind: kind(item, layers),
             });
@@ -168,7 +172,7 @@ impl Form {
             _ => 3,
         };
         (0..=most).find_map(|holes| {
-            let mut search = Search::new(left, right, holes);
+            let mut search = Search::new(left, right, holes, context.identity.is_none());
             let outputs: Vec<Pair> = left.outputs.iter().copied().zip(right.outputs.iter().copied()).collect();
             let found = outputs.iter().all(|&pair| search.pair(pair))
                 && search.used.iter().all(|side| side.iter().all(|&used| used))
@@ -314,6 +318,9 @@ impl Form {
             return Item::nothing();
         };
         let mut item = model.clone();
+        if let (None, true) = (context.identity, step.kind == Kind::Module && step.is_hole()) {
+            return self.named_item(index, block, item, context);
+        }
         if own.is_none() {
             item.hints = present().next().map(|item| item.hints.clone()).unwrap_or_default();
         }
@@ -339,7 +346,7 @@ impl Form {
             return item;
         };
         let composite = item.members.first().is_some_and(|member| member.role == "block");
-        let identity = || Expr::call(context.identity, Vec::new());
+        let identity = || Expr::call(context.identity.unwrap_or_default(), Vec::new());
         let ctor = if !self.is_given(index) {
             let channels = step.operands.first().and_then(|wire| self.channels(*wire, block, context.graph));
             Expr::If(Box::new(open(&module.ctor, channels)), test(), Box::new(identity()))
@@ -353,6 +360,34 @@ impl Form {
         item.expr = Expr::Call(Box::new(Expr::Member(0)), vec![Arg::new(Expr::Operand(0))]);
         item.role = name;
         item.modules = None;
+        item
+    }
+
+    /// A module that has its name in all blocks, and is missing in some or another one.
+    fn named_item(&self, index: usize, block: &Use, mut item: Item, context: &Context<'_>) -> Item {
+        let step = &self.steps[index];
+        let own = block.items[index].is_some();
+        let Some(member) = item.members.first_mut() else { return item };
+        member.ctor = if self.is_given(index) {
+            let ctor = std::mem::replace(&mut member.ctor, Expr::name("None"));
+            Expr::slot(&member.role, if own { Lit::Module(Box::new(ctor)) } else { Lit::None })
+        } else {
+            let channels = step.operands.first().and_then(|wire| self.channels(*wire, block, context.graph));
+            let ctor = member.ctor.map_slots(&mut |slot| match channels {
+                _ if own => Expr::Slot(slot.clone()),
+                Some(size) if is_channels(&slot.role) => Expr::int(&slot.role, size),
+                _ => Expr::Slot(Slot { value: Lit::Any, role: slot.role.clone() }),
+            });
+            let test = Expr::slot(&format!("{TEST}{}", member.role), Lit::Bool(own));
+            Expr::If(Box::new(ctor), Box::new(test), Box::new(Expr::name("None")))
+        };
+        if !own {
+            member.params = Vec::new();
+        }
+        if let (Some(through), Expr::Call(module, _)) = (step.through, &item.expr) {
+            let missing = Expr::name(&format!("{module} is None"));
+            item.expr = Expr::If(Box::new(Expr::Operand(through)), Box::new(missing), Box::new(item.expr.clone()));
+        }
         item
     }
 
@@ -410,6 +445,14 @@ fn kind(item: &Item, layers: bool) -> Kind {
     }
 }
 
+/// Equal for calls of members with names that may stand for each other: everything but literals and wires.
+fn named_form(item: &Item) -> String {
+    let blank = |expr: &Expr| expr.map_slots(&mut |_| Expr::name("#")).to_string();
+    let members =
+        item.members.iter().map(|member| format!("|{:?} {} {}", member.kind, member.role, blank(&member.ctor)));
+    std::iter::once(blank(&item.expr)).chain(members).collect()
+}
+
 const ACTIVATIONS: &[&str] = &[
     "relu",
     "relu6",
@@ -448,6 +491,8 @@ struct Search<'a> {
     right: &'a Form,
     state: State,
     budget: usize,
+    /// Whether members have the source's names.
+    named: bool,
 }
 
 #[derive(Clone)]
@@ -471,10 +516,10 @@ impl std::ops::Deref for Search<'_> {
 }
 
 impl<'a> Search<'a> {
-    fn new(left: &'a Form, right: &'a Form, holes: usize) -> Self {
+    fn new(left: &'a Form, right: &'a Form, holes: usize, named: bool) -> Self {
         let used = [vec![false; left.steps.len()], vec![false; right.steps.len()]];
         let state = State { holes, used, inputs: Vec::new(), steps: Vec::new(), wires: Vec::new() };
-        Search { left, right, state, budget: BUDGET }
+        Search { left, right, state, budget: BUDGET, named }
     }
 
     /// Whether this value of the left can be that of the right; then the state says how.
@@ -518,6 +563,12 @@ impl<'a> Search<'a> {
         false
     }
 
+    /// Whether one module can be given in the place of another: they have one name, where the source's are kept.
+    fn may_be_exchanged(&self, left: usize, right: usize) -> bool {
+        let item = |form: &'a Form, index: usize| form.uses.first().and_then(|block| block.items[index].as_ref());
+        !self.named || item(self.left, left).map(|item| &item.name) == item(self.right, right).map(|item| &item.name)
+    }
+
     fn pay(&mut self, holes: usize) -> bool {
         match self.state.holes.checked_sub(holes) {
             Some(left) => {
@@ -542,7 +593,7 @@ impl<'a> Search<'a> {
             && right.through.is_none_or(|t| Some(t) == through);
         let price = match left.forms == right.forms {
             true => 0,
-            false if !(left.is_open() && right.is_open()) => return false,
+            false if !(left.is_open() && right.is_open() && self.may_be_exchanged(i, j)) => return false,
             false => usize::from(!left.is_hole() && !right.is_hole()),
         };
         if !fits || !self.pay(price) {

@@ -156,6 +156,22 @@ pub struct Arg {
     pub default: Option<Lit>,
 }
 
+/// A loop over modules.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Loop {
+    /// The module of a round.
+    pub layer: Expr,
+    /// What it is taken from.
+    pub over: Expr,
+    /// What is done with it.
+    pub body: Expr,
+    /// What of the body each round gives to the next.
+    pub passed: Option<Expr>,
+}
+
+/// The module of a round in a loop, until it has a name.
+pub const LOOPED: &str = "<layer>";
+
 /// An expression. `Operand` and `Member` are filled in by the planner.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Expr {
@@ -187,6 +203,8 @@ pub enum Expr {
     List(Vec<Expr>),
     /// `*[a for _ in range(n)]`
     Repeat(Box<Expr>, Box<Expr>),
+    /// A statement: `for layer in over: body`.
+    For(Box<Loop>),
     /// `a if test else b`, as (a, test, b).
     If(Box<Expr>, Box<Expr>, Box<Expr>),
 }
@@ -275,6 +293,11 @@ impl Expr {
                 let item = one(item);
                 Expr::Repeat(item, one(count))
             }
+            Expr::For(of) => {
+                let (layer, over) = (of.layer.rewrite(map), of.over.rewrite(map));
+                let (body, passed) = (of.body.rewrite(map), of.passed.as_ref().map(|passed| passed.rewrite(map)));
+                Expr::For(Box::new(Loop { layer, over, body, passed }))
+            }
             Expr::If(a, test, b) => {
                 let (a, test) = (one(a), one(test));
                 Expr::If(a, test, one(b))
@@ -306,6 +329,7 @@ impl Expr {
                 items.iter().for_each(visit);
             }
             Expr::Range(a, b, c) => [a, b, c].into_iter().flatten().for_each(|part| visit(part)),
+            Expr::For(of) => [&of.over, &of.body].into_iter().for_each(visit),
             Expr::If(a, test, b) => [a, test, b].into_iter().for_each(|part| visit(part)),
             Expr::Tuple(items) | Expr::List(items) => items.iter().for_each(visit),
             Expr::Operand(_) | Expr::Member(_) | Expr::Var(_) | Expr::Slot(_) | Expr::Name(_) => {}

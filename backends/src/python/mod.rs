@@ -4,6 +4,6 @@ mod expr;
 mod names;
 mod print;
 
-pub use expr::{Arg, Expr, Lit, Slot};
+pub use expr::{Arg, Expr, LOOPED, Lit, Loop, Slot};
 pub use names::{Namer, camel_case, identifier, is_attribute, snake_case};
 pub use print::{WIDTH, comment, signature, statement};

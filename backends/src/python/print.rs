@@ -8,6 +8,11 @@ pub const WIDTH: usize = 120;
 /// A statement `prefix expr` as lines, indented by `indent` columns.
 pub fn statement(indent: usize, prefix: &str, expr: &Expr) -> Vec<String> {
     let pad = " ".repeat(indent);
+    if let Expr::For(of) = expr {
+        let mut lines = vec![format!("{pad}for {} in {}:", of.layer, of.over)];
+        lines.extend(statement(indent + 4, prefix, &of.body));
+        return lines;
+    }
     let line = format!("{pad}{prefix}{expr}");
     if line.chars().count() <= WIDTH {
         return vec![line];
@@ -286,6 +291,7 @@ impl std::fmt::Display for Expr {
                 }
                 f.write_str("]")
             }
+            Expr::For(of) => write!(f, "for {} in {}: {}", of.layer, of.over, of.body),
             Expr::If(a, test, b) => write!(f, "{a} if {test} else {b}"),
             Expr::Repeat(item, count) => write!(f, "*[{}]", Comprehension(item, count)),
         }

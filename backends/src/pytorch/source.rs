@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::Options;
 use crate::docstring::results;
 use crate::plan::{Class, MemberKind, Program};
-use crate::python::{Expr, Lit, comment, is_attribute, signature, statement};
+use crate::python::{Arg, Expr, Lit, comment, is_attribute, signature, statement};
 
 const TEMPLATE: &str = include_str!("../../../templates/pytorch.py.tera");
 /// More scopes than this are not listed in a class's docstring.
@@ -88,6 +88,15 @@ fn is_zeros(ctor: &Expr) -> bool {
     matches!(ctor, Expr::Call(function, _) if **function == Expr::name("torch.zeros"))
 }
 
+/// Modules that are made in a loop.
+fn row(name: &str, ctor: &Expr) -> Vec<String> {
+    let Expr::Repeat(entry, count) = ctor else { return Vec::new() };
+    let add = Expr::call("self.add_module", vec![Arg::new(Expr::name(name)), Arg::new((**entry).clone())]);
+    let mut lines = vec![format!("        for i in range({count}):")];
+    lines.extend(statement(12, "", &add));
+    lines
+}
+
 fn class_text(class: &Class) -> ClassText {
     let init_super = match &class.chain {
         Some(entries) => statement(8, "", &Expr::call("super().__init__", entries.clone())),
@@ -99,29 +108,30 @@ fn class_text(class: &Class) -> ClassText {
     }
     for (kind, name, ctor) in &class.members {
         let (prefix, expr) = match kind {
+            MemberKind::Row => {
+                init.extend(row(name, ctor));
+                continue;
+            }
             MemberKind::Module if !is_attribute(name) => (
                 String::new(),
                 Expr::call(
                     "self.add_module",
-                    vec![
-                        crate::python::Arg::new(Expr::slot("name", Lit::Str(name.clone()))),
-                        crate::python::Arg::new(ctor.clone()),
-                    ],
+                    vec![Arg::new(Expr::slot("name", Lit::Str(name.clone()))), Arg::new(ctor.clone())],
                 ),
             ),
             MemberKind::Module => (format!("self.{name} = "), ctor.clone()),
             MemberKind::Parameter => {
-                (format!("self.{name} = "), Expr::call("nn.Parameter", vec![crate::python::Arg::new(ctor.clone())]))
+                (format!("self.{name} = "), Expr::call("nn.Parameter", vec![Arg::new(ctor.clone())]))
             }
             MemberKind::Buffer => (
                 String::new(),
                 Expr::call(
                     "self.register_buffer",
                     vec![
-                        crate::python::Arg::new(Expr::slot("name", Lit::Str(name.clone()))),
-                        crate::python::Arg::new(ctor.clone()),
+                        Arg::new(Expr::slot("name", Lit::Str(name.clone()))),
+                        Arg::new(ctor.clone()),
                         // What is made with its elements is in no weights file.
-                        crate::python::Arg::keyword(
+                        Arg::keyword(
                             "persistent",
                             Expr::slot("persistent", Lit::Bool(is_zeros(ctor))),
                             Some(Lit::Bool(true)),
@@ -165,7 +175,10 @@ fn class_text(class: &Class) -> ClassText {
         Some(default) => format!("{name}={default}"),
         None => name.clone(),
     });
-    let inputs = class.body.args.iter().map(|name| format!("{name}: Tensor"));
+    let is_list = |index: usize| class.body.lists.get(index).copied().unwrap_or(false);
+    let inputs = class.body.args.iter().enumerate();
+    let inputs =
+        inputs.map(|(index, name)| format!("{name}: {}", if is_list(index) { "list[Tensor]" } else { "Tensor" }));
     let inputs = std::iter::once("self".to_owned()).chain(inputs);
     let doc = match class.scopes.as_slice() {
         [] => Vec::new(),

@@ -12,31 +12,22 @@ from torch import Tensor, nn
 
 
 class BasicBlock(nn.Module):
-    def __init__(self, in_channels):
+    def __init__(self, in_channels, out_channels, stride=1):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
-        self.conv2 = nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(in_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.downsample = (
+            nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+            if stride != 1
+            else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + x)
-
-
-class BasicBlock2(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(8, 16, 3, 2, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.relu = nn.ReLU()
-        self.conv2 = nn.Conv2d(16, 16, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(16)
-        self.downsample = nn.Sequential(nn.Conv2d(8, 16, 1, 2, bias=False), nn.BatchNorm2d(16))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + self.downsample(x)
-        return self.relu(x)
+        bn2 = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(bn2 + (x if self.downsample is None else self.downsample(x)))
 
 
 class ResNet(nn.Module):
@@ -46,8 +37,8 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(8)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = nn.Sequential(*[BasicBlock(8) for _ in range(3)])
-        self.layer2 = nn.Sequential(BasicBlock2(), BasicBlock(16), BasicBlock(16))
+        self.layer1 = nn.Sequential(*[BasicBlock(8, 8) for _ in range(3)])
+        self.layer2 = nn.Sequential(BasicBlock(8, 16, stride=2), BasicBlock(16, 16), BasicBlock(16, 16))
         self.fc = nn.Linear(16, 10)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,9 +8,13 @@ use modelport_ir::Value;
 use super::flow::{self, Part};
 use super::tree::Reference;
 use super::{Made, Planner, is_tensor, series};
+use crate::plan::block::Block;
 use crate::plan::block::Item;
-use crate::plan::leaf::{Member, MemberKind, Param};
+use crate::plan::leaf::{Member, MemberKind, ModuleForm, Param};
 use crate::python::{Arg, Expr, Lit, Namer, Slot, is_attribute};
+
+/// The item of members that no call uses.
+pub const REST: &str = "rest";
 
 /// What kind of class a module becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,19 +27,6 @@ pub enum Shape {
     Holder,
 }
 
-/// A member of a class.
-#[derive(Clone, Debug)]
-pub struct Declared {
-    /// Kind.
-    pub kind: MemberKind,
-    /// Its name in the source.
-    pub name: String,
-    /// What makes it.
-    pub ctor: Expr,
-    /// Its weights.
-    pub params: Vec<Param>,
-}
-
 /// A module's members and calls.
 #[derive(Clone, Debug)]
 pub struct Form {
@@ -43,23 +34,52 @@ pub struct Form {
     pub module: usize,
     /// What it becomes.
     pub shape: Shape,
-    /// Members, in the order of the source.
-    pub declared: Vec<Declared>,
     /// Calls in order, each with the members that it is the first to use; the last one has those that none uses.
     pub items: Vec<Item>,
-    /// Per item: which members these are.
-    pub declared_by: Vec<Vec<usize>>,
-    /// Per call: names for its results.
-    pub hints: Vec<Vec<String>>,
     /// What enters.
     pub inputs: Vec<Value>,
     /// What leaves.
     pub outputs: Vec<Value>,
     /// Weights that are one.
     pub ties: Vec<(String, String)>,
+    /// Which of what enters are lists of tensors.
+    pub lists: HashSet<Value>,
+    /// What `inputs` are for those who call it.
+    pub operands: Vec<Value>,
 }
 
 impl Form {
+    /// Its calls as a block.
+    pub fn block(&self) -> Block {
+        let (items, inputs, outputs) = (self.items.clone(), self.inputs.clone(), self.outputs.clone());
+        Block { items, operands: self.operands.clone(), results: outputs.clone(), inputs, outputs }
+    }
+
+    /// Whether it may be joined with others that differ in a few calls.
+    pub fn is_plain(&self) -> bool {
+        let looped = |item: &Item| item.role == REST || matches!(item.expr, Expr::For(_));
+        let plain = self.shape == Shape::Class && self.module != 0 && self.ties.is_empty() && self.lists.is_empty();
+        plain && !self.items.iter().any(looped)
+    }
+
+    /// Its calls, with what each is as a module where it can be left out: one that is called once, with one value.
+    pub fn open_block(&self) -> Block {
+        let mut block = self.block();
+        let calls: Vec<String> = block.items.iter().map(|item| item.expr.to_string()).collect();
+        for item in &mut block.items {
+            let ([member], Expr::Call(module, args)) = (item.members.as_slice(), &item.expr) else { continue };
+            let name = format!("self.{}", member.role);
+            let called = member.kind == MemberKind::Module
+                && module.to_string() == name
+                && matches!(args.as_slice(), [Arg { value: Expr::Operand(0), .. }])
+                && calls.iter().map(|call| call.matches(&name).count()).sum::<usize>() == 1;
+            if called {
+                item.modules = Some(vec![ModuleForm { ctor: member.ctor.clone(), params: member.params.clone() }]);
+            }
+        }
+        block
+    }
+
     /// All literals, in order.
     pub fn slots(&self) -> Vec<Slot> {
         let mut slots = Vec::new();
@@ -78,10 +98,9 @@ impl Form {
             self.inputs.iter().enumerate().map(|(i, value)| (*value, format!("i{i}"))).collect();
         let blank = |expr: &Expr| expr.map_slots(&mut |_| Expr::name("#")).to_string();
         let mut text = format!("{:?} {:?}", self.shape, self.ties);
-        for (index, (item, declared)) in self.items.iter().zip(&self.declared_by).enumerate() {
-            for &d in declared {
-                let Declared { kind, name, ctor, .. } = &self.declared[d];
-                let _ = write!(text, "|{kind:?} {name} {}", blank(ctor));
+        for (index, item) in self.items.iter().enumerate() {
+            for Member { kind, role, ctor, .. } in &item.members {
+                let _ = write!(text, "|{kind:?} {role} {}", blank(ctor));
             }
             let _ = write!(text, "|{}", blank(&item.expr));
             for operand in &item.operands {
@@ -99,9 +118,9 @@ impl Form {
 }
 
 /// Weights first, then modules, as `nn.Module` registers them.
-pub fn in_order(members: Vec<(MemberKind, String, Expr)>) -> Vec<(MemberKind, String, Expr)> {
-    let (tensors, modules): (Vec<_>, Vec<_>) = members.into_iter().partition(|(kind, _, _)| is_tensor(*kind));
-    tensors.into_iter().chain(modules).collect()
+pub fn in_order<T>(members: Vec<(MemberKind, T)>) -> impl Iterator<Item = (MemberKind, T)> {
+    let (tensors, modules): (Vec<_>, Vec<_>) = members.into_iter().partition(|(kind, _)| is_tensor(*kind));
+    tensors.into_iter().chain(modules)
 }
 
 impl Planner<'_> {
@@ -197,89 +216,62 @@ impl Planner<'_> {
         let mut form = Form {
             module,
             shape: if of.open && module != 0 { Shape::Holder } else { Shape::Class },
-            declared: Vec::new(),
             items: Vec::new(),
-            declared_by: Vec::new(),
-            hints: Vec::new(),
             inputs: flow.inputs.clone(),
             outputs: flow.outputs.clone(),
             ties: Vec::new(),
+            lists: HashSet::new(),
+            operands: flow.inputs.clone(),
         };
-        for tensor in &of.tensors {
-            form.declared.push(Declared {
-                kind: tensor.kind,
-                name: tensor.role.clone(),
-                ctor: tensor.ctor.clone(),
-                params: tensor.params.clone(),
-            });
-        }
+        // Members by their names in the source.
+        let mut declared: Vec<Member> = of.tensors.clone();
         let mut places: HashMap<usize, usize> = HashMap::new();
         for &child in of.children.iter().filter(|&&child| self.is_declared(child)) {
             let Some(made) = self.made.get(&child) else { continue };
-            places.insert(child, form.declared.len());
-            form.declared.push(Declared {
-                kind: MemberKind::Module,
-                name: self.tree.modules[child].name.clone(),
-                ctor: made.ctor.clone(),
-                params: made.params.clone(),
-            });
+            places.insert(child, declared.len());
+            declared.push(module_member(&self.tree.modules[child].name, made.clone()));
         }
         let chain = (module != 0 && form.shape == Shape::Class)
             .then(|| flow::chain(self.tree, self.blocks, module))
             .flatten()
-            .filter(|_| form.declared.iter().all(|declared| is_number(&declared.name)));
+            .filter(|_| declared.iter().all(|member| is_number(&member.role)));
         if let Some(entries) = chain {
             form.shape = Shape::Chain;
-            form.declared = entries
-                .iter()
-                .zip(self.entries(&entries))
-                .enumerate()
-                .map(|(index, (child, entry))| Declared {
-                    kind: MemberKind::Module,
-                    name: index.to_string(),
-                    ctor: entry,
-                    params: child.and_then(|c| self.made.get(&c)).map(|made| made.params.clone()).unwrap_or_default(),
-                })
-                .collect();
-            self.chain_items(&mut form, &entries, &flow);
+            form.items = self.chain_items(&entries, &flow);
             return form;
         }
-        let mut namer = Namer::avoiding(form.declared.iter().map(|declared| declared.name.as_str()));
-        let mut seen: HashSet<usize> = HashSet::new();
-        for &part in &flow.parts {
-            self.add_part(&mut form, part, &places, &mut seen, &mut namer);
-        }
-        let rest: Vec<usize> = (0..form.declared.len()).filter(|index| !seen.contains(index)).collect();
+        let namer = Namer::avoiding(declared.iter().map(|member| member.role.as_str()));
+        let mut parts = Parts { module, places, seen: HashSet::new(), declared, namer };
+        form.items = flow.parts.iter().map(|&part| self.part(&mut parts, part)).collect();
+        let rest: Vec<Member> = (0..parts.declared.len())
+            .filter(|index| !parts.seen.contains(index))
+            .map(|index| parts.declared[index].clone())
+            .collect();
         if !rest.is_empty() {
-            let members = rest.iter().map(|&index| member(&form.declared[index])).collect();
-            form.items.push(Item::placed("rest", members, Expr::name(""), Vec::new(), Vec::new()));
-            form.declared_by.push(rest);
+            form.items.push(Item::placed(REST, rest, Expr::name(""), Vec::new(), Vec::new()));
         }
         form.ties = self.ties(module);
         form
     }
 
-    fn chain_items(&self, form: &mut Form, entries: &[Option<usize>], flow: &flow::Block) {
+    fn chain_items(&self, entries: &[Option<usize>], flow: &flow::Block) -> Vec<Item> {
         let mut parts = flow.parts.iter();
-        for (index, entry) in entries.iter().enumerate() {
+        let item = |(index, (entry, ctor)): (usize, (&Option<usize>, Expr))| {
             let part = entry.and_then(|_| parts.next());
             let operands = part.map(|&part| flow::operands(self.tree, self.blocks, part)).unwrap_or_default();
             let results = part.map(|&part| flow::results(self.tree, self.blocks, part)).unwrap_or_default();
-            let members = vec![member(&form.declared[index])];
-            form.items.push(Item::placed("layer", members, Expr::name(""), operands, results));
-            form.declared_by.push(vec![index]);
-        }
+            let params = entry.and_then(|c| self.made.get(&c)).map(|made| made.params.clone()).unwrap_or_default();
+            let member = module_member(&index.to_string(), Made { ctor, params });
+            Item::placed("layer", vec![member], Expr::name(""), operands, results)
+        };
+        entries.iter().zip(self.entries(entries)).enumerate().map(item).collect()
     }
 
-    fn add_part(
-        &self,
-        form: &mut Form,
-        part: Part,
-        places: &HashMap<usize, usize>,
-        seen: &mut HashSet<usize>,
-        namer: &mut Namer,
-    ) {
-        let operands = flow::operands(self.tree, self.blocks, part);
+    fn part(&self, of: &mut Parts, part: Part) -> Item {
+        let operands = match part {
+            Part::Module(module) if self.inputs.contains_key(&module) => self.inputs[&module].clone(),
+            _ => flow::operands(self.tree, self.blocks, part),
+        };
         let results = flow::results(self.tree, self.blocks, part);
         let (references, expr, hints, role) = match part {
             Part::Call(index) => {
@@ -287,11 +279,9 @@ impl Planner<'_> {
                 (call.references.clone(), call.expr.clone(), call.hints.clone(), call.role.clone())
             }
             Part::Module(module) => {
-                let args = (0..operands.len()).map(|i| Arg::new(Expr::Operand(i))).collect();
                 let name = self.tree.modules[module].name.clone();
                 let hints = if results.len() == 1 { vec![name.clone()] } else { Vec::new() };
-                let expr = Expr::Call(Box::new(Expr::Member(0)), args);
-                (vec![Reference::Module(module)], expr, hints, name)
+                (vec![Reference::Module(module)], self.call(module, operands.len()), hints, name)
             }
         };
         let mut used = Vec::new();
@@ -300,24 +290,17 @@ impl Planner<'_> {
             match reference {
                 Reference::Module(target) => {
                     // The member through which it is reached.
-                    let child = self.tree.upwards(target).find(|at| places.contains_key(at));
-                    if let Some(&place) = child.and_then(|child| places.get(&child))
-                        && seen.insert(place)
-                    {
-                        used.push(place);
-                    }
-                    names.push(self.path(form.module, target));
+                    let child = self.tree.upwards(target).find(|at| of.places.contains_key(at));
+                    used.extend(
+                        child.and_then(|child| of.places.get(&child)).copied().filter(|&at| of.seen.insert(at)),
+                    );
+                    names.push(self.path(of.module, target));
                 }
                 Reference::Extra(extra) => {
-                    let name = namer.take(&extra.role);
-                    used.push(form.declared.len());
-                    seen.insert(form.declared.len());
-                    form.declared.push(Declared {
-                        kind: extra.kind,
-                        name: name.clone(),
-                        ctor: extra.ctor,
-                        params: extra.params,
-                    });
+                    let name = of.namer.take(&extra.role);
+                    used.push(of.declared.len());
+                    of.seen.insert(of.declared.len());
+                    of.declared.push(Member { role: name.clone(), ..extra });
                     names.push(Expr::name(&format!("self.{name}")));
                 }
             }
@@ -326,17 +309,13 @@ impl Planner<'_> {
         let mut values = Vec::new();
         let mut reads = Vec::new();
         for value in &operands {
-            let held = self.tree.homes.get(value).filter(|(home, _)| self.tree.is_in(*home, form.module));
+            let held = self.tree.homes.get(value).filter(|(home, _)| self.tree.is_in(*home, of.module));
             reads.push(match held {
                 Some((home, key)) => {
-                    let member = form.declared.iter().position(|d| *home == form.module && d.name == *key);
-                    let child = self.tree.upwards(*home).find_map(|at| places.get(&at).copied());
-                    if let Some(place) = member.or(child)
-                        && seen.insert(place)
-                    {
-                        used.push(place);
-                    }
-                    attribute(self.path(form.module, *home), key)
+                    let member = of.declared.iter().position(|member| *home == of.module && member.role == *key);
+                    let child = self.tree.upwards(*home).find_map(|at| of.places.get(&at).copied());
+                    used.extend(member.or(child).filter(|&place| of.seen.insert(place)));
+                    attribute(self.path(of.module, *home), key)
                 }
                 None => {
                     values.push(*value);
@@ -349,10 +328,19 @@ impl Planner<'_> {
             Expr::Operand(index) => reads.get(*index).cloned(),
             _ => None,
         });
-        let members = used.iter().map(|&index| member(&form.declared[index])).collect();
-        form.items.push(Item::placed(&role, members, expr, values, results));
-        form.declared_by.push(used);
-        form.hints.push(hints);
+        let members = used.iter().map(|&index| of.declared[index].clone()).collect();
+        Item { hints, ..Item::placed(&role, members, expr, values, results) }
+    }
+
+    /// A call of a module as a whole, some of its operands together as a list.
+    fn call(&self, module: usize, operands: usize) -> Expr {
+        let (start, length) = self.lists.get(&module).copied().unwrap_or_default();
+        let mut args: Vec<Arg> = (0..operands).map(|i| Arg::new(Expr::Operand(i))).collect();
+        if length > 0 {
+            let list: Vec<Arg> = args.drain(start..start + length).collect();
+            args.insert(start, Arg::new(Expr::List(list.into_iter().map(|arg| arg.value).collect())));
+        }
+        Expr::Call(Box::new(Expr::Member(0)), args)
     }
 
     /// How the class of `from` reaches a module in it.
@@ -398,13 +386,19 @@ impl Planner<'_> {
     }
 }
 
-fn member(declared: &Declared) -> Member {
-    Member {
-        kind: declared.kind,
-        role: declared.name.clone(),
-        ctor: declared.ctor.clone(),
-        params: declared.params.clone(),
-    }
+/// Members of a module while its parts are taken one by one.
+struct Parts {
+    module: usize,
+    /// Where in `declared` its children are.
+    places: HashMap<usize, usize>,
+    /// Members that a part has used.
+    seen: HashSet<usize>,
+    declared: Vec<Member>,
+    namer: Namer,
+}
+
+fn module_member(name: &str, made: Made) -> Member {
+    Member { kind: MemberKind::Module, role: name.to_owned(), ctor: made.ctor, params: made.params }
 }
 
 fn is_number(name: &str) -> bool {

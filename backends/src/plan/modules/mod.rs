@@ -7,20 +7,21 @@
 mod constant;
 mod flow;
 mod form;
+mod rows;
 mod series;
 mod tree;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use indexmap::IndexMap;
-use modelport_ir::{Graph, Tensor};
+use modelport_ir::{Graph, Tensor, Value};
 
 use super::arguments::arguments;
 use super::block::Block;
 use super::class::{Class, Program};
 use super::forward::{self, Step};
-use super::leaf::{Leaf, MemberKind, Param};
-use super::{Dialect, modules};
+use super::leaf::{Leaf, Member, MemberKind, Param};
+use super::{Dialect, modules, unify};
 use crate::python::{Arg, Expr, Namer, Slot, camel_case, identifier, snake_case};
 use flow::Block as Flow;
 use form::{Form, Shape};
@@ -39,12 +40,12 @@ pub fn program(graph: &Graph, leaves: &[Leaf], dialect: &Dialect) -> Program {
         namer: Namer::default(),
         classes: Vec::new(),
         made: HashMap::new(),
+        lists: HashMap::new(),
+        inputs: HashMap::new(),
     };
     let root = planner.class_name(0);
     planner.namer.take(&root);
-    let mut levels: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    planner.height(0, &mut levels);
-    for modules in levels.into_values() {
+    for modules in planner.levels() {
         planner.level(&modules);
     }
     let params = planner.made.remove(&0).map(|made| made.params).unwrap_or_default();
@@ -95,6 +96,9 @@ struct Made {
     params: Vec<Param>,
 }
 
+/// Most levels of modules, beside one for each class, at which a class is kept together.
+const MAX_HEIGHT: usize = 64;
+
 struct Planner<'a> {
     graph: &'a Graph,
     tree: &'a Tree,
@@ -103,6 +107,10 @@ struct Planner<'a> {
     namer: Namer,
     classes: Vec<Class>,
     made: HashMap<usize, Made>,
+    /// Modules that take some of what enters as a list: where it begins and how long it is.
+    lists: HashMap<usize, (usize, usize)>,
+    /// What enters modules, in the order in which their classes take it, where that is not the order of first use.
+    inputs: HashMap<usize, Vec<Value>>,
 }
 
 impl Planner<'_> {
@@ -116,16 +124,57 @@ impl Planner<'_> {
                 || of.children.iter().any(|&child| self.is_declared(child)))
     }
 
-    fn height(&self, module: usize, levels: &mut BTreeMap<usize, Vec<usize>>) -> usize {
-        let children = self.tree.modules[module].children.iter().filter(|&&child| self.is_declared(child));
-        let height = children.map(|&child| 1 + self.height(child, levels)).max().unwrap_or(0);
-        levels.entry(height).or_default().push(module);
-        height
+    /// Modules by height, all of a class at that of its highest: what is in a module is made before it, and all
+    /// modules of a class at once.
+    fn levels(&self) -> Vec<Vec<usize>> {
+        let mut order = vec![0];
+        let mut at = 0;
+        while let Some(&module) = order.get(at) {
+            order.extend(self.tree.modules[module].children.iter().copied().filter(|&child| self.is_declared(child)));
+            at += 1;
+        }
+        let classes: Vec<&str> = self.tree.modules.iter().map(|module| module.class.as_str()).collect();
+        let distinct: HashSet<&str> = classes.iter().copied().collect();
+        let mut heights: HashMap<usize, usize> = HashMap::new();
+        let mut lowest: HashMap<&str, usize> = HashMap::new();
+        loop {
+            let mut raised = false;
+            for &module in order.iter().rev() {
+                let children = self.tree.modules[module].children.iter().filter_map(|child| heights.get(child));
+                let own = children.max().map_or(0, |height| height + 1);
+                let class = classes[module];
+                let height = own.max(lowest.get(class).copied().unwrap_or(0));
+                heights.insert(module, height);
+                // A class in itself has no height.
+                let bounded = height <= distinct.len() + order.len().min(MAX_HEIGHT);
+                if !class.is_empty() && !is_torch_class(class) && bounded && lowest.get(class) != Some(&height) {
+                    raised |= lowest.contains_key(class);
+                    lowest.insert(class, height);
+                }
+            }
+            if !raised {
+                break;
+            }
+        }
+        let mut levels: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut depth_first = Vec::new();
+        self.depth_first(0, &mut depth_first);
+        for module in depth_first {
+            levels.entry(heights.get(&module).copied().unwrap_or(0)).or_default().push(module);
+        }
+        levels.into_values().collect()
+    }
+
+    fn depth_first(&self, module: usize, order: &mut Vec<usize>) {
+        for &child in self.tree.modules[module].children.iter().filter(|&&child| self.is_declared(child)) {
+            self.depth_first(child, order);
+        }
+        order.push(module);
     }
 
     /// Makes all modules of one height, equal ones in one class.
     fn level(&mut self, modules: &[usize]) {
-        let mut groups: IndexMap<String, Vec<Form>> = IndexMap::new();
+        let mut classes: IndexMap<String, Vec<Form>> = IndexMap::new();
         for &module in modules {
             if let Some(layer) = &self.tree.modules[module].layer {
                 let made = Made { ctor: layer.ctor.clone(), params: layer.params.clone() };
@@ -134,12 +183,60 @@ impl Planner<'_> {
                 self.made.insert(module, made);
             } else {
                 let form = self.form(module);
-                groups.entry(format!("{} {}", self.class_name(module), form.signature())).or_default().push(form);
+                classes.entry(self.class_name(module)).or_default().push(form);
             }
         }
-        for forms in groups.into_values() {
-            self.class(&forms);
+        for mut forms in classes.into_values() {
+            self.lists.extend(rows::lists(&mut forms));
+            let mut groups: IndexMap<String, Vec<Form>> = IndexMap::new();
+            for mut form in forms {
+                let module = form.module;
+                rows::fold(&mut form, &|list| self.list_size(module, list));
+                groups.entry(form.signature()).or_default().push(form);
+            }
+            for forms in self.unified(groups.into_values().collect()) {
+                self.class(&forms);
+            }
         }
+    }
+
+    /// Groups of equal forms, those that differ in a few calls joined.
+    fn unified(&mut self, groups: Vec<Vec<Form>>) -> Vec<Vec<Form>> {
+        let (plain, mut others): (Vec<_>, Vec<_>) =
+            groups.into_iter().partition(|forms| forms.iter().all(Form::is_plain));
+        if plain.len() < 2 {
+            others.splice(0..0, plain);
+            return others;
+        }
+        let blocks = plain.iter().map(|forms| forms.iter().map(|form| (form.module, form.open_block())).collect());
+        let context = unify::Context {
+            graph: self.graph,
+            sequential: self.sequential,
+            identity: None,
+            place: &|module| (self.tree.modules[module].path.clone(), 0),
+        };
+        let joined = unify::unify(blocks.collect(), &vec![false; plain.len()], &context);
+        let form = |(module, block): (usize, Block)| Form {
+            module,
+            shape: Shape::Class,
+            items: block.items,
+            inputs: block.inputs,
+            outputs: block.outputs,
+            ties: Vec::new(),
+            lists: HashSet::new(),
+            operands: block.operands,
+        };
+        let joined: Vec<Vec<Form>> = joined.into_iter().map(|group| group.into_iter().map(form).collect()).collect();
+        self.inputs.extend(joined.iter().flatten().map(|form| (form.module, form.operands.clone())));
+        joined.into_iter().chain(others).collect()
+    }
+
+    /// How many modules a list has that a module calls `self.layers`.
+    fn list_size(&self, module: usize, list: &str) -> usize {
+        let Some(path) = list.strip_prefix("self.") else { return 0 };
+        let path = format!("{}.{path}", self.tree.modules[module].path);
+        let found = self.tree.modules.iter().find(|of| of.path == path.trim_start_matches('.'));
+        found.map_or(0, |of| of.children.iter().filter(|&&child| self.is_declared(child)).count())
     }
 
     fn class_name(&self, module: usize) -> String {
@@ -167,51 +264,55 @@ impl Planner<'_> {
         let wish = self.class_name(first.module);
         let name = if is_root { wish } else { self.namer.take(&wish) };
         let slots: Vec<Vec<Slot>> = forms.iter().map(Form::slots).collect();
-        let (inputs, outputs) = (first.inputs.clone(), first.outputs.clone());
-        let block =
-            Block { items: first.items.clone(), operands: inputs.clone(), results: outputs.clone(), inputs, outputs };
-        let arguments = arguments(&slots, &block);
+        let arguments = arguments(&slots, &first.block());
+
+        let taken: HashSet<&str> = first.items.iter().flat_map(|item| &item.members).map(|m| m.role.as_str()).collect();
 
         let mut at = 0;
-        let mut bound: Vec<Expr> = vec![Expr::name(""); first.declared.len()];
+        let mut members = Vec::new();
         let mut kept = Vec::new();
         let mut steps = Vec::new();
-        for (item, declared) in first.items.iter().zip(&first.declared_by) {
-            for &index in declared {
-                bound[index] = first.declared[index].ctor.map_slots(&mut |slot| {
+        for item in &first.items {
+            for member in &item.members {
+                let ctor = member.ctor.map_slots(&mut |slot| {
                     at += 1;
                     arguments.bind(at - 1, slot, "")
                 });
+                members.push((member.kind, (member.role.clone(), ctor)));
             }
             let expr = item.expr.map_slots(&mut |slot| {
                 at += 1;
-                kept.extend(arguments.kept(at - 1));
-                arguments.bind(at - 1, slot, "self.")
+                let bound = arguments.bind(at - 1, slot, "self.");
+                let Some((name, value)) = arguments.kept(at - 1) else { return bound };
+                // A member of the source may have its name.
+                let free = if taken.contains(name.as_str()) { format!("{name}_value") } else { name.clone() };
+                let (from, to) = (Expr::name(&format!("self.{name}")), Expr::name(&format!("self.{free}")));
+                kept.push((free, value));
+                bound.rewrite(&mut |e| (*e == from).then(|| to.clone()))
             });
-            if first.shape == Shape::Class && !item.results.is_empty() {
+            if first.shape == Shape::Class && item.role != form::REST {
                 steps.push(Step {
                     expr,
                     operands: item.operands.clone(),
                     results: item.results.clone(),
-                    hints: first.hints.get(steps.len()).cloned().unwrap_or_default(),
-                    alone: false,
+                    hints: item.hints.clone(),
+                    alone: matches!(item.expr, Expr::List(_) | Expr::For(_)),
                 });
             }
         }
         let names = self.input_names(first);
         let inputs: Vec<_> = first.inputs.iter().copied().zip(names).collect();
-        let body = match first.shape {
+        let mut body = match first.shape {
             Shape::Class => forward::body(steps, &inputs, &first.outputs, Namer::default()),
             Shape::Chain | Shape::Holder => forward::Body::default(),
         };
+        body.lists = inputs.iter().map(|(value, _)| first.lists.contains(value)).collect();
         kept.sort();
         kept.dedup();
-        let chain = (first.shape == Shape::Chain).then(|| bound.iter().cloned().map(Arg::new).collect());
-        let members = match first.shape {
-            Shape::Chain => Vec::new(),
-            _ => first.declared.iter().zip(bound).map(|(d, ctor)| (d.kind, d.name.clone(), ctor)).collect(),
+        let (chain, members) = match first.shape {
+            Shape::Chain => (Some(members.into_iter().map(|(_, (_, ctor))| Arg::new(ctor)).collect()), Vec::new()),
+            _ => (None, form::in_order(members).map(|(kind, (name, ctor))| (kind, name, ctor)).collect()),
         };
-        let members = form::in_order(members);
         self.classes.push(Class {
             name: name.clone(),
             scopes: Vec::new(),
@@ -224,7 +325,15 @@ impl Planner<'_> {
         });
         for (index, form) in forms.iter().enumerate() {
             let ctor = Expr::call(&name, arguments.call(index));
-            let params = form.declared.iter().flat_map(|d| d.params.iter().map(|param| param.below(&d.name))).collect();
+            let members =
+                form.items.iter().flat_map(|item| &item.members).map(|member| (member.kind, member)).collect();
+            let below = |member: &Member| -> Vec<Param> {
+                match member.kind {
+                    MemberKind::Row => member.params.clone(),
+                    _ => member.params.iter().map(|param| param.below(&member.role)).collect(),
+                }
+            };
+            let params = form::in_order(members).flat_map(|(_, member)| below(member)).collect();
             self.made.insert(form.module, Made { ctor, params });
         }
     }
@@ -240,13 +349,14 @@ impl Planner<'_> {
         let mut letters = ["x", "y", "z"].iter().map(|name| (*name).to_owned()).chain((1..).map(|i| format!("x{i}")));
         let name = |value| match self.tree.homes.get(value) {
             Some((_, key)) => namer.take(key),
+            None if form.lists.contains(value) => namer.take("features"),
             None => letters.next().unwrap_or_default(),
         };
-        form.inputs.iter().map(name).collect()
+        form.operands.iter().map(name).collect()
     }
 }
 
 /// Whether a weight is one of the network itself or a module's.
 fn is_tensor(kind: MemberKind) -> bool {
-    kind != MemberKind::Module
+    matches!(kind, MemberKind::Parameter | MemberKind::Buffer)
 }

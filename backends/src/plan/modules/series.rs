@@ -34,11 +34,11 @@ fn step(values: &[&Slot]) -> Option<i64> {
     numbers.windows(2).all(|pair| pair[1].checked_sub(pair[0]) == Some(step)).then_some(step)
 }
 
-/// What makes entry `i` of a row, if one expression does.
+/// What makes entry `i` of a row of two or more, if one expression does.
 pub fn entry(row: &[&Expr]) -> Option<Expr> {
     let first = row.first()?;
     let form = blank(first);
-    if row.len() < RUN || matches!(first, Expr::Repeat(..)) || row.iter().any(|entry| blank(entry) != form) {
+    if row.len() < 2 || matches!(first, Expr::Repeat(..)) || row.iter().any(|entry| blank(entry) != form) {
         return None;
     }
     let all: Vec<Vec<&Slot>> = row.iter().map(|entry| slots(entry)).collect();
