@@ -17,7 +17,7 @@ class ConvBN(nn.Module):
         super().__init__()
         self.pad = nn.ZeroPad2d((1, 2, 2, 2)) if stride != 1 else nn.Identity()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels, eps=0.001, momentum=0.100000024)
+        self.norm = nn.BatchNorm2d(out_channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(self.pad(x)))

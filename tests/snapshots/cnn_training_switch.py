@@ -17,7 +17,7 @@ class ConvBN(nn.Module):
         super().__init__()
         self.pad = nn.ZeroPad2d((1, 2, 2, 2)) if stride != 1 else nn.Identity()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels, eps=0.001, momentum=0.100000024)
+        self.norm = nn.BatchNorm2d(out_channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(self.pad(x)))
@@ -41,13 +41,14 @@ class Model(nn.Module):
         self.mix = ConvReLU6Y()
         self.pointwise = ConvBN(16, 12, 1)
         self.hidden = nn.Linear(144, 32)
+        self.dropout = nn.Dropout(0.4)
         self.logits = nn.Linear(32, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.stem(x))
         x = x + F.relu(self.block1_b(F.relu(self.block1_a(x))))
         x = F.relu(self.pointwise(self.mix(x, F.max_pool2d(x, 3, stride=2, padding=(0, 1), ceil_mode=True))))
-        return self.logits(F.relu(self.hidden(F.avg_pool2d(x, 2).flatten(1))))
+        return self.logits(self.dropout(F.relu(self.hidden(F.avg_pool2d(x, 2).flatten(1)))))
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> Model:

@@ -1,12 +1,15 @@
 //! What a value really is: looks through nodes that pass values on, and takes the side of every branch that a
 //! training flag or a constant decides.
 //!
+//! Dropout that a flag switches is taken on either side: the network's own `eval` switches it then.
+//!
 //! Nothing is rewritten: [`Resolver::resolve`] answers for one value which node computes it.
 
 use std::collections::{HashMap, HashSet};
 
 use modelport_ir::DType;
 
+use super::dropout::is_dropout;
 use super::net::{Net, Ref};
 
 /// Operators whose first output is their first input.
@@ -114,7 +117,9 @@ impl<'a> Resolver<'a> {
             "PlaceholderWithDefault" if self.is_flag(node) || !self.has_scalar_default(node) => None,
             op if PASS_ON.contains(&op) => self.net.input(node, 0),
             op if is_switch(op) => self.side(node).and_then(|_| self.net.input(node, 0)),
-            "Merge" | "RefMerge" if output == 0 => self.live_input(node),
+            "Merge" | "RefMerge" if output == 0 => {
+                self.live_input(node).map(|live| self.dropout(node, live).unwrap_or(live))
+            }
             _ => None,
         }
     }
@@ -134,6 +139,12 @@ impl<'a> Resolver<'a> {
         let first = live.next().copied();
         // Two live inputs: the branch is not decided.
         if live.next().is_some() { None } else { first }
+    }
+
+    /// The side of a branch that is not taken, where it is dropout of the one that is.
+    fn dropout(&self, merge: usize, live: Ref) -> Option<Ref> {
+        let mut others = self.net.inputs(merge).iter().flatten().copied().filter(|value| *value != live);
+        others.find(|other| is_dropout(self.net, |value| self.resolve(value), *other, self.resolve(live)))
     }
 
     fn is_dead_value(&self, value: Ref) -> bool {
@@ -241,6 +252,38 @@ mod tests {
         assert_eq!(resolved(&net, "merge", false), "x:0");
         assert_eq!(resolved(&net, "merge", true), "t:0");
         assert_eq!(resolved(&net, "in_t:1", true), "x:0");
+    }
+
+    #[test]
+    fn dropout_is_taken_on_either_side() {
+        let cond = |dropout: &str| {
+            net(&format!(
+                "
+                x = Placeholder() | dtype=:float shape=<?,4>
+                flag = Placeholder() | dtype=:bool
+                in_t = Switch(x, flag)
+                in_f = Switch(x, flag)
+                shape = Shape(in_t:1)
+                rate = Const() | value=f32<>[0.4]
+                random = RandomUniform(shape)
+                mask = GreaterEqual(random, rate)
+                cast = Cast(mask)
+                {dropout}
+                f = Identity(in_f)
+                merge = Merge(f, t)"
+            ))
+        };
+        let dropout = cond("scaled = RealDiv(in_t:1, rate)\nt = Mul(scaled, cast)");
+        assert_eq!(
+            (resolved(&dropout, "merge", false), resolved(&dropout, "merge", true)),
+            ("t:0".into(), "t:0".into())
+        );
+        // Without a scale it is something else, and so is what adds.
+        for other in
+            ["t = Mul(in_t:1, cast)", "sum = Add(in_t:1, rate)\nscaled = RealDiv(sum, rate)\nt = Mul(scaled, cast)"]
+        {
+            assert_eq!(resolved(&cond(other), "merge", false), "x:0");
+        }
     }
 
     #[test]

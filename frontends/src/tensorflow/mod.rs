@@ -7,6 +7,7 @@ mod bundle;
 pub mod checkpoint;
 mod clean;
 mod dilation;
+mod dropout;
 mod fold;
 mod functions;
 pub mod graphdef;

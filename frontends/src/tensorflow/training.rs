@@ -53,7 +53,7 @@ pub fn averages(net: &Net) -> Vec<Average> {
         let plain = share.zip(weight).is_none_or(|(share, weight)| (share - weight).abs() < 1e-6);
         let statistic = new.product.filter(|_| !plain).unwrap_or(statistic);
         if let Some(statistic) = statistic_of(net, &resolver, statistic) {
-            let momentum = share.or(weight).map(|x| x as f32);
+            let momentum = share.or(weight).map(decimal);
             let plausible = momentum.filter(|&m| m > 0.0 && m < 1.0);
             let momentum = plausible.or_else(|| factor(net.node(statistic.node)));
             found.push(Average { variable, statistic, momentum });
@@ -67,9 +67,16 @@ pub fn averages(net: &Net) -> Vec<Average> {
     found
 }
 
+/// The shortest decimal that a share may have been: as the complement of a decay that was rounded to float32 it is off by
+/// as much as that (0.0003 has become 0.00029999018).
+fn decimal(share: f64) -> f32 {
+    let rounded = (1..7).map(|digits| 10f64.powi(digits)).map(|scale| (share * scale).round() / scale);
+    rounded.into_iter().find(|&short| (short - share).abs() <= f64::from(f32::EPSILON) / 2.0).unwrap_or(share) as f32
+}
+
 /// The weight of a new batch that a fused batch normalisation itself has.
 fn factor(node: &NodeDef) -> Option<f32> {
-    node.float("exponential_avg_factor").filter(|&factor| factor > 0.0 && factor < 1.0)
+    node.float("exponential_avg_factor").filter(|&factor| factor > 0.0 && factor < 1.0).map(|x| decimal(x.into()))
 }
 
 /// New nodes in place of those that compute a batch's statistics; numbers beyond the graph's are to be added to it.
@@ -317,10 +324,8 @@ mod tests {
     fn found(text: &str) -> Vec<(String, String, Option<f32>)> {
         let net = net(text);
         let name = |index: usize| net.node(index).name.clone();
-        let round = |m: f32| (m * 1000.0).round() / 1000.0;
-        let of = |a: Average| {
-            (name(a.variable), format!("{}:{}", name(a.statistic.node), a.statistic.output), a.momentum.map(round))
-        };
+        let of =
+            |a: Average| (name(a.variable), format!("{}:{}", name(a.statistic.node), a.statistic.output), a.momentum);
         averages(&net).into_iter().map(of).collect()
     }
 
@@ -391,6 +396,13 @@ mod tests {
             delta = Sub(read, corrected)
             u2 = AssignSub(v, delta)";
         assert_eq!(found(text), [("v".to_owned(), "s:0".to_owned(), Some(0.1))]);
+    }
+
+    #[test]
+    fn shares_are_what_was_written() {
+        let complement = |decay: f32| f64::from(1.0 - decay);
+        assert_eq!([0.9, 0.9997, 0.997, 0.99].map(|decay| decimal(complement(decay))), [0.1, 0.0003, 0.003, 0.01]);
+        assert_eq!(decimal(1.0 / 3.0), 1.0 / 3.0);
     }
 
     #[test]

@@ -37,6 +37,7 @@ def build() -> keras.Model:
     x = conv_bn(x, 12, 1, padding="valid", name="pointwise")
     x = layers.Flatten()(layers.AveragePooling2D(2)(layers.ReLU()(x)))
     x = layers.Dense(32, activation="relu", name="hidden")(x)
+    x = layers.Dropout(0.4, name="dropout")(x)
     return keras.Model(inputs, layers.Dense(10, name="logits")(x), name="model2")
 
 

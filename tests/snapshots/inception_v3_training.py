@@ -1,0 +1,194 @@
+"""InceptionV3, converted from TensorFlow (model.ckpt.meta).
+
+Input    x               float32 [N, 3, 107, 107]  source: input, NHWC
+Output   SpatialSqueeze  float32 [N, 17]           source: InceptionV3/Logits/SpatialSqueeze
+Output   SpatialSqueeze  float32 [N, 17]           source: InceptionV3/AuxLogits/SpatialSqueeze
+
+    model = load("model.pth")  # in eval mode
+    y1, y2 = model(images)
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvBNReLU(nn.Module):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=0.001, momentum=0.0003)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)))
+
+
+class Branch1(nn.Module):
+    """Branch_1."""
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.Conv2d_0a_1x1 = ConvBNReLU(in_channels, 30, 1)
+        self.Conv2d_0b_1x3 = ConvBNReLU(30, 30, (1, 3), padding=(0, 1))
+        self.conv1 = ConvBNReLU(30, 30, (3, 1), padding=(1, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.Conv2d_0a_1x1(x)
+        return torch.cat([self.Conv2d_0b_1x3(x), self.conv1(x)], dim=1)
+
+
+class Branch2(nn.Module):
+    """Branch_2."""
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.Conv2d_0a_1x1 = ConvBNReLU(in_channels, 35, 1)
+        self.Conv2d_0b_3x3 = ConvBNReLU(35, 30, 3, padding=1)
+        self.Conv2d_0c_1x3 = ConvBNReLU(30, 30, (1, 3), padding=(0, 1))
+        self.Conv2d_0d_3x1 = ConvBNReLU(30, 30, (3, 1), padding=(1, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.Conv2d_0b_3x3(self.Conv2d_0a_1x1(x))
+        return torch.cat([self.Conv2d_0c_1x3(x), self.Conv2d_0d_3x1(x)], dim=1)
+
+
+class Mixed5(nn.Module):
+    """Mixed_5b, Mixed_5c, Mixed_5d."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.Branch_0 = ConvBNReLU(in_channels, 5, 1)
+        self.Branch_1 = nn.Sequential(ConvBNReLU(in_channels, 4, 1), ConvBNReLU(4, 5, 5, padding=2))
+        self.Branch_2 = nn.Sequential(
+            ConvBNReLU(in_channels, 5, 1), ConvBNReLU(5, 7, 3, padding=1), ConvBNReLU(7, 7, 3, padding=1)
+        )
+        self.Branch_3 = nn.Sequential(
+            nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False), ConvBNReLU(in_channels, out_channels, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.Branch_0(x), self.Branch_1(x), self.Branch_2(x), self.Branch_3(x)], dim=1)
+
+
+class Mixed6A(nn.Module):
+    """Mixed_6a."""
+
+    def __init__(self):
+        super().__init__()
+        self.Branch_0 = ConvBNReLU(22, 30, 3, stride=2)
+        self.Branch_1 = nn.Sequential(
+            ConvBNReLU(22, 5, 1), ConvBNReLU(5, 7, 3, padding=1), ConvBNReLU(7, 7, 3, stride=2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.Branch_0(x), self.Branch_1(x), F.max_pool2d(x, 3, stride=2)], dim=1)
+
+
+class Mixed6(nn.Module):
+    """Mixed_6b, Mixed_6c, Mixed_6d, Mixed_6e."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.Branch_0 = ConvBNReLU(in_channels, 15, 1)
+        self.Branch_1 = nn.Sequential(
+            ConvBNReLU(in_channels, out_channels, 1),
+            ConvBNReLU(out_channels, out_channels, (1, 7), padding=(0, 3)),
+            ConvBNReLU(out_channels, 15, (7, 1), padding=(3, 0)),
+        )
+        self.Branch_2 = nn.Sequential(
+            ConvBNReLU(in_channels, out_channels, 1),
+            ConvBNReLU(out_channels, out_channels, (7, 1), padding=(3, 0)),
+            ConvBNReLU(out_channels, out_channels, (1, 7), padding=(0, 3)),
+            ConvBNReLU(out_channels, out_channels, (7, 1), padding=(3, 0)),
+            ConvBNReLU(out_channels, 15, (1, 7), padding=(0, 3)),
+        )
+        self.Branch_3 = nn.Sequential(
+            nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False), ConvBNReLU(in_channels, 15, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.Branch_0(x), self.Branch_1(x), self.Branch_2(x), self.Branch_3(x)], dim=1)
+
+
+class Mixed7A(nn.Module):
+    """Mixed_7a."""
+
+    def __init__(self):
+        super().__init__()
+        self.Branch_0 = nn.Sequential(ConvBNReLU(60, 15, 1), ConvBNReLU(15, 25, 3, stride=2))
+        self.Branch_1 = nn.Sequential(
+            ConvBNReLU(60, 15, 1),
+            ConvBNReLU(15, 15, (1, 7), padding=(0, 3)),
+            ConvBNReLU(15, 15, (7, 1), padding=(3, 0)),
+            ConvBNReLU(15, 15, 3, stride=2),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.Branch_0(x), self.Branch_1(x), F.max_pool2d(x, 3, stride=2)], dim=1)
+
+
+class Mixed7(nn.Module):
+    """Mixed_7b, Mixed_7c."""
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.Branch_0 = ConvBNReLU(in_channels, 25, 1)
+        self.Branch_1 = Branch1(in_channels)
+        self.Branch_2 = Branch2(in_channels)
+        self.Branch_3 = nn.Sequential(
+            nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False), ConvBNReLU(in_channels, 15, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.Branch_0(x), self.Branch_1(x), self.Branch_2(x), self.Branch_3(x)], dim=1)
+
+
+class InceptionV3(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.Conv2d_1a_3x3 = ConvBNReLU(3, 4, 3, stride=2)
+        self.Conv2d_2a_3x3 = ConvBNReLU(4, 4, 3)
+        self.Conv2d_2b_3x3 = ConvBNReLU(4, 5, 3, padding=1)
+        self.Conv2d_3b_1x1 = ConvBNReLU(5, 6, 1)
+        self.Conv2d_4a_3x3 = ConvBNReLU(6, 15, 3)
+        self.Mixed_5b = Mixed5(15, 4)
+        self.Mixed_5c = Mixed5(21, 5)
+        self.Mixed_5d = Mixed5(22, 5)
+        self.Mixed_6a = Mixed6A()
+        self.Mixed_6b = Mixed6(59, 10)
+        self.Mixed_6c = Mixed6(60, 12)
+        self.Mixed_6d = Mixed6(60, 12)
+        self.Mixed_6e = Mixed6(60, 15)
+        self.Mixed_7a = Mixed7A()
+        self.Mixed_7b = Mixed7(100)
+        self.Mixed_7c = Mixed7(160)
+        self.Logits = nn.Sequential(nn.AvgPool2d(2), nn.Dropout(0.2), nn.Conv2d(160, 17, 1), nn.Flatten())
+        self.AuxLogits = nn.Sequential(
+            nn.AvgPool2d(5, stride=3), ConvBNReLU(60, 10, 1), ConvBNReLU(10, 61, 1), nn.Conv2d(61, 17, 1), nn.Flatten()
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = F.max_pool2d(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))), 3, stride=2)
+        x = self.Mixed_5b(F.max_pool2d(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)), 3, stride=2))
+        x = self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(self.Mixed_5d(self.Mixed_5c(x))))))
+        x = self.Mixed_6e(x)
+        logits = self.Logits(self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x))))
+        return logits, self.AuxLogits(x)
+
+
+def load(weights: str = "model.pth", device: str = "cpu") -> InceptionV3:
+    """The network with its weights (.pth, .safetensors or .npy), in eval mode."""
+    model = InceptionV3()
+    if weights.endswith(".npy"):
+        import numpy as np
+
+        layers = np.load(weights, allow_pickle=True).item().items()
+        state = {f"{at}.{key}".lstrip("."): torch.as_tensor(w) for at, layer in layers for key, w in layer.items()}
+    elif weights.endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        state = load_file(weights)
+    else:
+        state = torch.load(weights, map_location=device, weights_only=True)
+    model.load_state_dict(state)
+    return model.to(device).eval()
