@@ -1,16 +1,20 @@
-"""Latency of converted networks at their full size, beside torchvision's modules and other converters' results.
+"""Latency of converted networks at their full size, beside modules written by hand and other converters' results.
 
     $(tests/setup)/bin/python benches/latency.py [NETWORK …] [--onnx FOLDER] [--rounds N]
 
-One thread, batch 1. Networks take turns, round by round; told is the median of the CPU time of the thread, which other
-programs on the machine disturb less than the clock. The networks are those of `tf1.generate --full`, in the cache (see
-tests/README.md). With --onnx, FOLDER/NETWORK.onnx as tf2onnx has written it is run through onnx2torch as well, where
-that is installed. MODELPORT_BIN: the program, default target/release/modelport.
+One thread, batch 1. Modules take turns, round by round; told are the median of the CPU time of the thread, which other
+programs on the machine disturb less than the clock, and the median of each round's ratio to the first of the network.
+First comes the same network by hand where there is one (`by_hand.py`; it must compute the same), with a limit of 1.03
+for the converted one; torchvision's modules are of another architecture where they differ from slim's. The networks are
+those of `tf1.generate --full`, in the cache (see tests/README.md). With --onnx, FOLDER/NETWORK.onnx as tf2onnx has
+written it is run through onnx2torch as well, where that is installed.
+MODELPORT_BIN: the program, default target/release/modelport.
 """
 
 import argparse
 import importlib.util
 import json
+import operator
 import os
 import statistics
 import subprocess
@@ -19,13 +23,16 @@ import tempfile
 import time
 from pathlib import Path
 
+import by_hand
 import torch
 import torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = Path(os.environ.get("MODELPORT_CACHE", Path.home() / ".cache" / "modelport")) / "networks"
 BINARY = os.environ.get("MODELPORT_BIN", ROOT / "target" / "release" / "modelport")
-BY_HAND = {
+DEFAULT = ["resnet_v1_50", "mobilenet_v2", "inception_v3", "resnet_v2_50", "vgg_16"]
+LIMIT = 1.03  # of the network by hand
+TORCHVISION = {
     "inception_v3": lambda: torchvision.models.inception_v3(weights=None, init_weights=False),
     "resnet_v1_50": lambda: torchvision.models.resnet50(weights=None, num_classes=1001),
     "mobilenet_v2": lambda: torchvision.models.mobilenet_v2(weights=None, num_classes=1001),
@@ -56,12 +63,16 @@ def models(names, onnx, folder):
     """(network, kind) -> the module and its input."""
     found = {}
     for name in names:
-        for purpose in ("training", "inference"):
-            model, (_, height, width, channels) = converted(name, purpose, folder)
-            image = torch.randn(1, channels, height, width)
-            found[name, purpose] = (model, image)
-        if name in BY_HAND:
-            found[name, "torchvision"] = (BY_HAND[name]().eval(), image)
+        ours, (_, height, width, channels) = converted(name, "training", folder)
+        image = torch.randn(1, channels, height, width)
+        if name in by_hand.NETWORKS:
+            model = by_hand.load_in_order(by_hand.NETWORKS[name](), ours)
+            by_hand.check(model, ours, image)
+            found[name, "by hand"] = (model, image)
+        found[name, "converted"] = (ours, image)
+        found[name, "--for inference"] = (converted(name, "inference", folder)[0], image)
+        if name in TORCHVISION:
+            found[name, "torchvision"] = (TORCHVISION[name]().eval(), image)
         if onnx and (path := onnx / f"{name}.onnx").exists():
             found[name, "tf2onnx + onnx2torch"] = (of_chain(path), image.permute(0, 2, 3, 1).contiguous())
     return found
@@ -69,7 +80,7 @@ def models(names, onnx, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=["inception_v3", "resnet_v2_50", "vgg_16"], metavar="NETWORK")
+    parser.add_argument("names", nargs="*", default=DEFAULT, metavar="NETWORK")
     parser.add_argument("--onnx", type=Path)
     parser.add_argument("--rounds", type=int, default=11)
     arguments = parser.parse_args()
@@ -88,10 +99,15 @@ def main():
                 if turn:  # the first one warms up
                     seconds[key].append(time.thread_time() - start)
     print(f"{'network':<16}{'':<24}{'median':>10}{'ratio':>8}")
+    over = []
     for (name, kind), times in seconds.items():
-        median = statistics.median(times)
-        ratio = median / statistics.median(seconds[name, "inference"])
-        print(f"{name:<16}{kind:<24}{1000 * median:>7.1f} ms{ratio:>8.2f}")
+        first = next(other for (network, _), other in seconds.items() if network == name)
+        ratio = statistics.median(map(operator.truediv, times, first))
+        print(f"{name:<16}{kind:<24}{1000 * statistics.median(times):>7.1f} ms{ratio:>8.3f}")
+        if kind == "converted" and ratio > LIMIT:
+            over.append(name)
+    if over:
+        sys.exit(f"slower than by hand: {', '.join(over)}")
 
 
 if __name__ == "__main__":
