@@ -1,6 +1,6 @@
 """inception_resnet_v2, converted from TensorFlow (model.ckpt.meta).
 
-Input    input    float32 [N, 107, 107, 3]  source: input
+Input    input    float32 [N, 107, 107, 3]
 Output   BiasAdd  float32 [N, 17]           source: InceptionResnetV2/Logits/Logits/BiasAdd
 Output   BiasAdd  float32 [N, 17]           source: InceptionResnetV2/AuxLogits/Logits/BiasAdd
 

@@ -1,6 +1,6 @@
 """inception_v3, converted from TensorFlow (model.ckpt.meta).
 
-Input    input           float32 [N, 107, 107, 3]  source: input
+Input    input           float32 [N, 107, 107, 3]
 Output   SpatialSqueeze  float32 [N, 17]           source: InceptionV3/Logits/SpatialSqueeze
 Output   SpatialSqueeze  float32 [N, 17]           source: InceptionV3/AuxLogits/SpatialSqueeze
 
