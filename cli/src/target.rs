@@ -29,8 +29,8 @@ pub enum Target {
 pub enum Kind {
     /// Weights alone.
     Weights(Format),
-    /// A file of Keras.
-    Keras(FileFormat),
+    /// A file of Keras, of this version.
+    Keras(FileFormat, u8),
 }
 
 /// What a target makes of a graph.
@@ -96,18 +96,21 @@ impl Target {
     /// # Errors
     /// When the framework has no such files.
     pub fn kind(self, path: &Path) -> Result<Kind> {
-        if let Target::PyTorch = self {
+        let Target::Keras { version } = self else {
             return Format::of(path).map(Kind::Weights);
-        }
-        if self == (Target::Keras { version: 2 })
-            && matches!(FileFormat::of(path), Some(FileFormat::Keras | FileFormat::Weights))
-        {
+        };
+        if let (2, Some(format @ (FileFormat::Keras | FileFormat::Weights))) = (version, FileFormat::of(path)) {
             let problem = Problem::new("is a file of Keras 3").file(path);
-            return Err(problem.hint("Keras 2 takes .h5; --keras-version 3 is the default").into());
+            return Err(problem
+                .hint(match format {
+                    FileFormat::Keras => "Keras 2 takes .h5; --keras-version 3 is the default",
+                    _ => "Keras 2 takes .h5 (its .weights.h5 differ from version to version)",
+                })
+                .into());
         }
         let extension = path.extension().unwrap_or_default().to_string_lossy().into_owned();
         if let Some(format) = FileFormat::of(path) {
-            return Ok(Kind::Keras(format));
+            return Ok(Kind::Keras(format, version));
         }
         match Format::from_extension(&extension) {
             Some(format @ (Format::Safetensors | Format::Npy)) => Ok(Kind::Weights(format)),
@@ -152,11 +155,11 @@ pub fn stem(path: &Path) -> PathBuf {
 pub fn write(file: &mut AtomicFile, kind: Kind, generated: &Generated, options: weights::Options) -> Result<()> {
     match (kind, &generated.model) {
         (Kind::Weights(format), _) => weights::write_to(file, format, &generated.params, options),
-        (Kind::Keras(FileFormat::Weights), Some(model)) => {
+        (Kind::Keras(FileFormat::Weights, _), Some(model)) => {
             keras::read::write_weights(file, model, &generated.code, options.progress)
         }
-        (Kind::Keras(format), Some(model)) => files::write_to(file, format, model, options.progress),
-        (Kind::Keras(_), None) => Err(Problem::new("only Keras has such files").file(file.path()).into()),
+        (Kind::Keras(format, version), Some(model)) => files::write_to(file, format, version, model, options.progress),
+        (Kind::Keras(..), None) => Err(Problem::new("only Keras has such files").file(file.path()).into()),
     }
 }
 

@@ -1,16 +1,23 @@
 """Runs converted Keras networks in a process of its own, since a process has one backend.
 
-Takes a file with a line of JSON per network: `id`, `code`, `weights`, `model` (a `.keras`, or null), `batches` (files
-with inputs and expected outputs). Prints a line per network: `id`, and what is wrong, or null.
+Takes a file with a line of JSON per network: `id`, `code`, `weights`, `models` (files with the whole model), `batches`
+(files with inputs and expected outputs). Prints a line per network: `id`, and what is wrong, or null. What is loaded is
+loaded without a warning. With `TF_USE_LEGACY_KERAS=1` Keras is the `tf.keras` of version 2.
 """
 
 import importlib.util
 import json
+import os
 import sys
 import traceback
+import warnings
 
-import keras
 import numpy as np
+
+if os.environ.get("TF_USE_LEGACY_KERAS"):
+    from tensorflow import keras
+else:
+    import keras
 
 TOLERANCE = 1e-5  # of the largest expected element
 
@@ -23,7 +30,18 @@ def load_code(path):
 
 
 def as_numpy(value):
-    return value.numpy() if keras.__version__.startswith("2") else keras.ops.convert_to_numpy(value)
+    return keras.ops.convert_to_numpy(value) if hasattr(keras, "ops") else value.numpy()
+
+
+def load(job):
+    """The network by its code, and by each file of a whole model."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        models = {"code": load_code(job["code"]).load(job["weights"])}
+        for path in job["models"]:
+            # To compile needs what only training leaves in a file.
+            models[os.path.basename(path)] = keras.models.load_model(path, compile=False)
+    return models
 
 
 def compare(results, expected, what):
@@ -42,9 +60,7 @@ def compare(results, expected, what):
 
 
 def check(job):
-    models = {"code": load_code(job["code"]).load(job["weights"])}
-    if job.get("model"):
-        models["file"] = keras.models.load_model(job["model"])
+    models = load(job)
     for batch in job["batches"]:
         arrays = np.load(batch)
         inputs = [arrays[f"input_{i}"] for i in range(sum(key.startswith("input_") for key in arrays))]

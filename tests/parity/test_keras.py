@@ -1,5 +1,6 @@
-"""Networks and operators in Keras: through the code and through the `.keras` file, on each backend."""
+"""Networks and operators in Keras: through the code and through the files of whole models, on each backend."""
 
+import functools
 import json
 import os
 import subprocess
@@ -14,10 +15,17 @@ from harness import modelport, to_target
 
 WORKER = Path(__file__).with_name("keras_worker.py")
 BACKENDS = ["tensorflow", "torch"]
+# Keras 2 as a package beside the current TensorFlow; `tests/run --full` also names the Python of TensorFlow 2.12.
+VERSION_2 = {"tf_keras": sys.executable}
+if "MODELPORT_TF_2_12" in os.environ:
+    VERSION_2["2.12"] = os.environ["MODELPORT_TF_2_12"]
+# These have operations that Keras 2 has no layers for, and so no files of whole models.
+WITHOUT_LAYERS = {"cnn_partitioned", "inception_resnet_v2", "nasnet", "text_cnn_2d", "unet"}
 NETWORKS = {case.name: case for case in harness.cases()}
 # All operators take minutes: MODELPORT_KERAS_OPS=1 runs every one.
 EVERY = int(os.environ.get("MODELPORT_KERAS_OPS", 14))
-OPS = {case.id: case for case in [case for case in op_cases.cases() if not case.unsupported][::EVERY]}
+OPS = [case for case in op_cases.cases() if not case.unsupported and case.facts.get("tier", 1) == 1]
+OPS = {case.id: case for case in OPS[::EVERY]}
 # What Keras cannot say, and a word of the reason.
 UNSAID = json.loads(Path(__file__).with_name("keras_unsaid.json").read_text())
 
@@ -46,8 +54,18 @@ def network_job(case, folder, *extra, model="model.keras"):
         arrays = harness.by_name(case.facts["inputs"], case.inputs(batch), inputs)
         return to_target(arrays, inputs), to_target(case.expected(batch), outputs)
 
-    job = {"id": case.name, "code": str(folder / "model.py"), "weights": str(folder / model)}
-    return {**job, "batches": batches(folder, [pair(1), pair(3)])}
+    files = {"code": str(folder / "model.py"), "weights": str(folder / model), "models": []}
+    return {"id": case.name, **files, "batches": batches(folder, [pair(1), pair(3)])}
+
+
+def with_models(job):
+    """The job with files of the whole model, made of its weights."""
+    code, weights = job["code"], job["weights"]
+    for extension in ("keras", "h5"):
+        path = str(Path(code).with_suffix(f".{extension}"))
+        modelport("to-model", "-f", "keras", "-in", code, "-iw", weights, "-o", path)
+        job["models"].append(path)
+    return job
 
 
 def op_job(case, folder):
@@ -66,15 +84,18 @@ def op_job(case, folder):
         return inputs, [op_cases.to_target(y, fact) for y, fact in expected]
 
     files = {"code": str(folder / "model.py"), "weights": str(folder / "model.keras")}
+    files["models"] = [files["weights"]]
     return {"id": case.id, **files, "batches": batches(folder, [pair(batch) for batch in case.batches])}
 
 
-def work(jobs, folder, backend, python=sys.executable):
+def work(jobs, folder, backend, python=sys.executable, version=3):
     """What is wrong with each job: nothing, or a text."""
     wrong = {job["id"]: job["wrong"] for job in jobs if "wrong" in job}
     path = folder / f"jobs_{backend}.json"
     path.write_text("".join(json.dumps(job) + "\n" for job in jobs if "wrong" not in job))
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    if version == 2:
+        environment["TF_USE_LEGACY_KERAS"] = "1"
     done = subprocess.run([python, WORKER, path], env=environment, capture_output=True, text=True, check=False)
     lines = [line.removeprefix("RESULT") for line in done.stdout.splitlines() if line.startswith("RESULT")]
     results = [json.loads(line) for line in lines]
@@ -85,11 +106,11 @@ def work(jobs, folder, backend, python=sys.executable):
 @pytest.fixture(scope="session")
 def jobs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("keras")
-    networks = [network_job(case, folder / "networks" / name) for name, case in NETWORKS.items()]
-    ops = [op_job(case, folder / "ops" / name) for name, case in OPS.items()]
-    for job in networks + ops:
-        job["model"] = job.get("weights")
-    return folder, networks + ops
+    networks = [
+        with_models(network_job(case, folder / "networks" / name, model="model.weights.h5"))
+        for name, case in NETWORKS.items()
+    ]
+    return folder, networks + [op_job(case, folder / "ops" / name) for name, case in OPS.items()]
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +142,34 @@ def test_op(name, backend, results):
         assert wrong is None, wrong
 
 
+@pytest.fixture(scope="session")
+def results_2(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keras2")
+    jobs = []
+    for name, case in NETWORKS.items():
+        model = "model.npy" if name in WITHOUT_LAYERS else "model.h5"
+        job = network_job(case, folder / name, "--keras-version", "2", model=model)
+        jobs.append({**job, "models": [job["weights"]] if model == "model.h5" else []})
+    return functools.cache(lambda python: work(jobs, folder, "tensorflow", python, version=2))
+
+
+@pytest.mark.parametrize("python", VERSION_2)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_version_2(name, python, results_2):
+    wrong = results_2(VERSION_2[python])[name]
+    assert wrong is None, wrong
+
+
+def test_version_2_files(tmp_path):
+    """What Keras 2 can't read is not written."""
+    version = ["--keras-version", "2"]
+    for model, said in {"model.h5": "Keras 2 has no such operation", "model.keras": "is a file of Keras 3"}.items():
+        source = NETWORKS["text_cnn_2d"].source()
+        done = convert(source, tmp_path / Path(model).suffix, *version, model=model, check=False)
+        assert done.returncode == 1 and said in done.stderr
+        assert not list(tmp_path.rglob("model*"))
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_code(name, jobs):
     """Clean, and lines that fit."""
@@ -145,9 +194,8 @@ def test_three_steps(tmp_path):
     assert (tmp_path / "model.keras").read_bytes() == (tmp_path / "whole" / "model.keras").read_bytes()
     jobs = []
     for weights in ("model.weights.h5", "model.keras", "model.h5"):
-        model = None if weights == "model.weights.h5" else str(tmp_path / weights)
         files = {"id": weights, "code": str(tmp_path / "model.py"), "weights": str(tmp_path / weights)}
-        jobs.append({**job, **files, "model": model})
+        jobs.append({**job, **files})
     assert not any(work(jobs, tmp_path, "tensorflow").values())
 
     (tmp_path / "model.py").write_text((tmp_path / "model.py").read_text() + "\n# changed\n")

@@ -153,6 +153,15 @@ impl<'a> Builder<'a> {
         self.constant(&role, &tensor, &name, trained || parameter)
     }
 
+    /// A short constant as nested lists of numbers, for functions that take these.
+    pub fn short_list(&self, slot: usize) -> Result<Option<Expr>, Problem> {
+        let tensor =
+            self.graph.tensor(self.input(slot)?).filter(|tensor| tensor.numel() <= LITERAL && tensor.rank() > 0);
+        let Some(tensor) = tensor else { return Ok(None) };
+        let list = nested(&mut self.numbers(tensor)?.into_iter(), &tensor.shape());
+        Ok(Some(Expr::slot("indices", list)))
+    }
+
     /// A value that is no constant, as an operand.
     pub fn operand_of(&mut self, value: Value) -> Expr {
         let index = self.operands.iter().position(|known| *known == value).unwrap_or_else(|| {
@@ -164,7 +173,9 @@ impl<'a> Builder<'a> {
 
     /// A constant: written out where it is short and not trained, else the weights of a layer that does nothing else.
     pub fn constant(&mut self, role: &str, tensor: &Tensor, source: &str, trained: bool) -> Built {
-        if !trained && tensor.numel() <= LITERAL {
+        // What is returned must depend on the input; a literal does not.
+        let returned = matches!(self.graph.op(self.node), Op::Constant(_));
+        if !trained && !returned && tensor.numel() <= LITERAL {
             let mut numbers = self.numbers(tensor)?.into_iter();
             let value = Expr::slot("value", nested(&mut numbers, &tensor.shape()));
             let dtype = Lit::Str(tensor.dtype().name().to_owned());
@@ -272,6 +283,16 @@ impl<'a> Builder<'a> {
     /// Zeros of shape `[N, 1, …]` (of `rank` axes, `N` at `axis`), where the free size `N` is that of an axis of the
     /// value in slot `like`.
     pub fn free_zeros(&mut self, dim: &Dim, like: usize, axis: usize, rank: usize, dtype: DType) -> Built {
+        let zeros = self.free_vector("zeros_like", dim, like, dtype)?;
+        if rank == 1 {
+            return Ok(zeros);
+        }
+        let shape = (0..rank).map(|i| Lit::Int(if i == axis { -1 } else { 1 })).collect();
+        Ok(reshaped(zeros, Lit::Tuple(shape)))
+    }
+
+    /// As many zeros or ones as a free size, which is that of an axis of the value in slot `like`.
+    pub fn free_vector(&mut self, function: &str, dim: &Dim, like: usize, dtype: DType) -> Built {
         let Dim::Symbol { factor, name } = dim else { return Err(self.unknown("a size")) };
         let shape = self.shape(like)?.clone();
         let found = shape.iter().position(|have| matches!(have, Dim::Symbol { factor: 1, name: n } if n == name));
@@ -286,12 +307,7 @@ impl<'a> Builder<'a> {
             x = x.index(items);
         }
         let kept = Arg::or("dtype", dtype_lit(dtype), Lit::Str(self.dtype(like)?.name().to_owned()));
-        let zeros = Expr::call("ops.zeros_like", vec![Arg::new(x), kept]);
-        if rank == 1 {
-            return Ok(zeros);
-        }
-        let shape = (0..rank).map(|i| Lit::Int(if i == axis { -1 } else { 1 })).collect();
-        Ok(reshaped(zeros, Lit::Tuple(shape)))
+        Ok(Expr::call(&format!("ops.{function}"), vec![Arg::new(x), kept]))
     }
 }
 

@@ -1,7 +1,7 @@
 //! From classes to functions: what a class keeps is made where it is called, with a name; chains become statements,
 //! runs of equal calls become loops.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use modelport_ir::{NodeId, Value};
 
@@ -79,8 +79,9 @@ pub enum Statement {
     },
 }
 
-/// The functions of a program, in its order of classes. Names are joined by `joint`.
-pub fn functions(program: &Program, joint: &'static str) -> Vec<Function> {
+/// The functions of a program, in its order of classes. Names are joined by `joint`; `taken` are those that Keras gives
+/// to layers without names.
+pub fn functions(program: &Program, joint: &'static str, taken: &HashSet<String>) -> Vec<Function> {
     let mut namer = Namer::avoiding(RESERVED.iter().copied());
     let names: HashMap<String, String> =
         program.classes.iter().map(|class| (class.name.clone(), namer.take(&function_name(&class.name)))).collect();
@@ -89,7 +90,10 @@ pub fn functions(program: &Program, joint: &'static str) -> Vec<Function> {
         .classes
         .iter()
         .enumerate()
-        .map(|(i, class)| Flat::new(class, &names, joint, i + 1 == count).function())
+        .map(|(i, class)| {
+            let is_root = i + 1 == count;
+            Flat { is_root, taken: is_root.then_some(taken), ..Flat::new(class, &names, joint) }.function()
+        })
         .collect()
 }
 
@@ -103,6 +107,7 @@ struct Flat<'a> {
     names: &'a HashMap<String, String>,
     joint: &'static str,
     is_root: bool,
+    taken: Option<&'a HashSet<String>>,
     members: HashMap<String, (MemberKind, &'a Expr)>,
     uses: HashMap<String, usize>,
     /// Layers that are called several times.
@@ -115,7 +120,7 @@ struct Flat<'a> {
 }
 
 impl<'a> Flat<'a> {
-    fn new(class: &'a Class, names: &'a HashMap<String, String>, joint: &'static str, is_root: bool) -> Flat<'a> {
+    fn new(class: &'a Class, names: &'a HashMap<String, String>, joint: &'static str) -> Flat<'a> {
         let members: HashMap<String, (MemberKind, &Expr)> =
             class.members.iter().map(|(kind, name, ctor)| (format!("self.{name}"), (*kind, ctor))).collect();
         let mut uses: HashMap<String, usize> = HashMap::new();
@@ -129,7 +134,8 @@ impl<'a> Flat<'a> {
             class,
             names,
             joint,
-            is_root,
+            is_root: false,
+            taken: None,
             members,
             uses,
             shared: HashMap::new(),
@@ -352,9 +358,9 @@ impl<'a> Flat<'a> {
             return self.open(ctor, args);
         }
         let mut made = made.clone();
-        let own = self.own_name(name);
-        made.push(Arg::keyword("name", own, None));
-        let part = Part { key: key.to_owned(), name: name.to_owned(), class: is_class.then(|| callee.clone()) };
+        let name = if is_class { name.to_owned() } else { self.free(name) };
+        made.push(Arg::keyword("name", self.own_name(&name), None));
+        let part = Part { key: key.to_owned(), name, class: is_class.then(|| callee.clone()) };
         let args: Vec<Arg> = args.into_iter().map(Arg::new).collect();
         let call = if is_class {
             let function = self.names.get(callee).cloned().unwrap_or_default();
@@ -395,12 +401,21 @@ impl<'a> Flat<'a> {
         let Expr::Call(function, made) = ctor else { return ctor.clone() };
         let mut args = vec![Arg::new(self.first_input.clone())];
         args.extend(made.iter().cloned());
-        args.push(Arg::keyword("name", self.own_name(name), None));
+        let own = self.free(name);
+        args.push(Arg::keyword("name", self.own_name(&own), None));
         let call = Expr::Call(function.clone(), args);
         if !self.known.contains_key(&call) {
-            self.parts.push(Part { key: key.to_owned(), name: name.to_owned(), class: None });
+            self.parts.push(Part { key: key.to_owned(), name: own, class: None });
         }
         self.step(call, name)
+    }
+
+    /// A layer's name that Keras gives to no other.
+    fn free(&self, name: &str) -> String {
+        match self.taken {
+            Some(taken) if taken.contains(name) => format!("{name}{}weights", self.joint),
+            _ => name.to_owned(),
+        }
     }
 
     /// A name below the function's own.

@@ -3,7 +3,7 @@
 use modelport_ir::op::{
     ArgReduce, Binary, Clip, CumSum, Extreme, L2Normalize, Lrn, MatMul, Op, Reduce, ReduceKind, TopK, Unary,
 };
-use modelport_ir::{DType, Dim};
+use modelport_ir::{DType, Dim, Shape};
 
 use super::build::{Builder, Built, call_layer, dtype_lit, reshaped};
 use super::layers::check_layout;
@@ -202,7 +202,14 @@ pub fn binary(b: &mut Builder<'_>, op: Binary) -> Built {
         Xor => "bitwise_xor",
         FloorDiv => "floor_divide",
         Mod => "mod",
-        Add => return Ok(x.binary("+", y)),
+        Add => {
+            let (a, b) = (b.shape(0)?, b.shape(1)?);
+            return Ok(match (is_misread(a, b), is_misread(b, a)) {
+                (false, _) => x.binary("+", y),
+                (true, false) => y.binary("+", x),
+                (true, true) => x.binary("-", Expr::Prefix("-", Box::new(y))),
+            });
+        }
         Sub => return Ok(x.binary("-", y)),
         Mul => return Ok(x.binary("*", y)),
         Pow => return Ok(x.binary("**", y)),
@@ -220,6 +227,16 @@ pub fn binary(b: &mut Builder<'_>, op: Binary) -> Built {
         }
     };
     Ok(Expr::call(&format!("ops.{function}"), vec![Arg::new(x), Arg::new(y)]))
+}
+
+/// Whether Keras may take `y` in `x + y` for a bias that it is not: with TensorFlow as its backend it does so with all
+/// that has one axis, wherever that lies, whose size is that of the second or last axis of `x`.
+fn is_misread(x: &Shape, y: &Shape) -> bool {
+    let mut axes = (0..y.rank()).rev().filter(|&axis| y[axis].known() != Some(1));
+    let (Some(axis), None) = (axes.next(), axes.next()) else { return false };
+    let is_bias = axis + 1 == y.rank() && x.last() == y.last();
+    let alike = |dim: &Dim| dim.known().is_none() || y[axis].known().is_none() || *dim == y[axis];
+    x.rank() > 1 && !is_bias && [x.get(1), x.last()].into_iter().flatten().any(alike)
 }
 
 /// `ops.where`.

@@ -218,7 +218,7 @@ pub fn conv_transpose(b: &mut Builder<'_>, op: &ConvTranspose) -> Built {
         }
         let bounds = |i: usize| Some(Box::new(Expr::int("channel", i * per_in)));
         let part = Expr::Range(bounds(group), bounds(group + 1), None);
-        let part = x.clone().index(vec![Expr::name("..."), part]);
+        let part = x.clone().index(vec![Expr::name(":"); n + 1].into_iter().chain([part]).collect());
         let ctor = ctor(per_out, bias.is_some());
         parts.push(b.layer_of("conv", ctor, params, part));
     }

@@ -17,6 +17,8 @@ mod source;
 mod trace;
 mod version2;
 
+use std::collections::HashSet;
+
 use modelport_ir::op::Op;
 use modelport_ir::{Error, Graph, NodeId, Problem, Result};
 
@@ -81,12 +83,16 @@ pub fn generate(graph: &Graph, options: &Options) -> Result<Generated> {
     let program =
         plan::plan(graph, leaves, &Dialect { sequential: CHAIN, identity: "layers.Identity", functional: true })?;
     let mut joint = JOINTS[0];
-    let mut functions = functional::functions(&program, joint);
+    let mut functions = functional::functions(&program, joint, &HashSet::new());
     if trace::collide(&program, &functions, joint) {
         joint = JOINTS[1];
-        functions = functional::functions(&program, joint);
+        functions = functional::functions(&program, joint, &HashSet::new());
     }
-    let model = trace::model(graph, &program, &functions, joint)?;
+    let (mut model, taken) = trace::model(graph, &program, &functions, joint)?;
+    if !taken.is_empty() {
+        functions = functional::functions(&program, joint, &taken);
+        (model, _) = trace::model(graph, &program, &functions, joint)?;
+    }
     let code = source::render(graph, &functions, options)?;
     let params = model.params();
     Ok(Generated { code, params, model })

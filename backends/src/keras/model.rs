@@ -137,22 +137,6 @@ pub fn batch_shape(shape: &Shape) -> Value {
 impl Model {
     /// The configuration of the whole model in Keras 3's form: `config.json` of a `.keras` file.
     pub fn config(&self) -> Value {
-        let layer = |layer: &Layer| {
-            let nodes = layer.calls.iter().map(|call| {
-                let args: Vec<Value> = call.args.iter().map(|argument| argument.json(self)).collect();
-                let kwargs: Map<String, Value> =
-                    call.kwargs.iter().map(|(name, argument)| (name.clone(), argument.json(self))).collect();
-                json!({"args": args, "kwargs": kwargs})
-            });
-            json!({
-                "module": layer.module,
-                "class_name": layer.class_name,
-                "config": layer.config,
-                "registered_name": layer.is_operation().then_some(&layer.class_name),
-                "name": layer.name,
-                "inbound_nodes": nodes.collect::<Vec<_>>(),
-            })
-        };
         let ends = |ends: &[TensorRef]| match ends {
             [one] => one.history(self),
             several => several.iter().map(|end| end.history(self)).collect(),
@@ -163,13 +147,31 @@ impl Model {
             "config": {
                 "name": self.name,
                 "trainable": true,
-                "layers": self.layers.iter().map(layer).collect::<Vec<_>>(),
+                "layers": self.layers.iter().map(|layer| self.entry(layer)).collect::<Vec<_>>(),
                 "input_layers": ends(&self.inputs),
                 "output_layers": ends(&self.outputs),
             },
             "registered_name": "Functional",
             "build_config": {"input_shape": null},
             "compile_config": {},
+        })
+    }
+
+    /// A layer in the configuration, in Keras 3's form.
+    pub fn entry(&self, layer: &Layer) -> Value {
+        let nodes = layer.calls.iter().map(|call| {
+            let args: Vec<Value> = call.args.iter().map(|argument| argument.json(self)).collect();
+            let kwargs: Map<String, Value> =
+                call.kwargs.iter().map(|(name, argument)| (name.clone(), argument.json(self))).collect();
+            json!({"args": args, "kwargs": kwargs})
+        });
+        json!({
+            "module": layer.module,
+            "class_name": layer.class_name,
+            "config": layer.config,
+            "registered_name": layer.is_operation().then_some(&layer.class_name),
+            "name": layer.name,
+            "inbound_nodes": nodes.collect::<Vec<_>>(),
         })
     }
 

@@ -7,8 +7,9 @@ use super::build::{Builder, Built, call_layer, pad_lit};
 use super::layers::{check_layout, is_same, zero_padding};
 use crate::python::{Arg, Expr, Lit};
 
-/// The lowest float32: loses every maximum, and unlike infinity it has a place in JSON.
-const LOWEST: f32 = f32::MIN;
+/// Loses every maximum, and unlike infinity it has a place in JSON. Not the very lowest float32: its shortest decimal is
+/// below it, and so no float32 for PyTorch.
+const LOWEST: f32 = f32::MIN.next_up();
 
 /// The function of generated code for averages that leave out padding, less its rank: `average_pool2d`.
 pub const AVERAGE_POOL: &str = "average_pool";
@@ -58,8 +59,10 @@ pub fn pool(b: &mut Builder<'_>, op: &Pool) -> Built {
             let source = b.input(0)?;
             Ok(layer(false, lowest_padding(b.graph, source, &pads.0, x)))
         }
+        // Not all backends leave out padding with `same` where its sides differ. With strides that depends on the size,
+        // and blocks that are alike but for that should stay so.
+        PoolKind::Avg if !op.count_include_pad && same && is_even(op, &pads) => Ok(layer(true, x)),
         PoolKind::Avg if !op.count_include_pad => {
-            // With `same` not all backends leave out the padding.
             let pad = Expr::slot("padding", pad_lit(&pads.0));
             let size = Arg::or("pool_size", Expr::slot("pool_size", Lit::sizes(&op.kernel)), Lit::None);
             let strides = Arg::or("strides", Expr::slot("strides", Lit::sizes(&op.strides)), Lit::None);
@@ -72,6 +75,11 @@ pub fn pool(b: &mut Builder<'_>, op: &Pool) -> Built {
             weighted(b, op, y)
         }
     }
+}
+
+/// Whether padding is the same on both sides, whatever the size.
+fn is_even(op: &Pool, pads: &modelport_ir::op::Pads) -> bool {
+    op.strides.iter().all(|&stride| stride == 1) && pads.0.iter().all(|pad| pad.0 == pad.1)
 }
 
 /// Padding that never wins a maximum: zeros where nothing is below zero.
@@ -163,7 +171,6 @@ fn dilated(b: &mut Builder<'_>, op: &Pool, pads: &modelport_ir::op::Pads, reach:
             let range = Expr::Range(bound(first), bound(end), stride);
             let mut items = vec![Expr::name(":"); axis + 1];
             items.push(range);
-            items.push(Expr::name("..."));
             x.clone().index(items)
         });
         let stacked = Expr::call("ops.stack", vec![Arg::new(Expr::List(parts.collect()))]);
@@ -201,7 +208,6 @@ pub fn adaptive_pool(b: &mut Builder<'_>, op: &AdaptivePool) -> Built {
             let range = Expr::Range(bound(i * size / out), bound(((i + 1) * size).div_ceil(out)), None);
             let mut items = vec![Expr::name(":"); axis + 1];
             items.push(range);
-            items.push(Expr::name("..."));
             let function = if average { "ops.mean" } else { "ops.max" };
             let axis = Arg::keyword("axis", Expr::int("axis", axis + 1), None);
             Expr::call(function, vec![Arg::new(y.clone().index(items)), axis])

@@ -227,7 +227,7 @@ pub fn tile(b: &mut Builder<'_>, op: &Tile) -> Built {
         if shape[at].known() != Some(1) {
             return Err(b.problem("repeating an axis a free number of times can't be said in Keras"));
         }
-        x = x.binary("+", b.free_zeros(dim, 1, at, shape.rank(), dtype)?);
+        x = b.free_zeros(dim, 1, at, shape.rank(), dtype)?.binary("+", x);
     }
     Ok(tiled(x, &known))
 }
@@ -250,7 +250,7 @@ pub fn expand(b: &mut Builder<'_>) -> Built {
     for (at, dim) in to.iter().enumerate() {
         let own = at.checked_sub(lead).and_then(|i| from.get(i));
         if dim.known().is_none() && own != Some(dim) {
-            x = x.binary("+", b.free_zeros(dim, 1, at, to.rank(), dtype)?);
+            x = b.free_zeros(dim, 1, at, to.rank(), dtype)?.binary("+", x);
         }
     }
     let own = |at: usize| at.checked_sub(lead).and_then(|i| from[i].known());
@@ -315,14 +315,34 @@ pub fn range(b: &mut Builder<'_>, op: &Range) -> Built {
     Ok(Expr::call("ops.arange", args))
 }
 
-/// Sizes as a tensor.
+/// Sizes as a tensor: free ones are counted.
 pub fn sizes(b: &mut Builder<'_>, dims: &Shape, dtype: DType) -> Built {
-    let Some(sizes) = dims.sizes() else {
-        return Err(b.problem("free sizes as numbers can't be had in Keras' functional models"));
+    let mut parts = Vec::new();
+    let mut known: Vec<i64> = Vec::new();
+    let constant = |b: &mut Builder<'_>, known: &mut Vec<i64>| {
+        let tensor = Tensor::from_i64(&[known.len()], known).cast(dtype);
+        known.clear();
+        b.constant("sizes", &tensor, "", false)
     };
-    let numbers: Vec<i64> = sizes.iter().map(|&size| size as i64).collect();
-    let tensor = Tensor::from_i64(&[numbers.len()], &numbers).cast(dtype);
-    b.constant("sizes", &tensor, "", false)
+    for dim in dims.iter() {
+        if let Some(size) = dim.known() {
+            known.push(size as i64);
+            continue;
+        }
+        if !known.is_empty() {
+            parts.push(constant(b, &mut known)?);
+        }
+        let keep = Arg::keyword("keepdims", Expr::slot("keepdims", Lit::Bool(true)), None);
+        let ones = b.free_vector("ones_like", dim, 0, dtype)?;
+        parts.push(cast_to(Expr::call("ops.sum", vec![Arg::new(ones), keep]), dtype));
+    }
+    if !known.is_empty() || parts.is_empty() {
+        parts.push(constant(b, &mut known)?);
+    }
+    Ok(match parts.len() {
+        1 => parts.remove(0),
+        _ => Expr::call("ops.concatenate", vec![Arg::new(Expr::List(parts))]),
+    })
 }
 
 /// `ops.take`, or `ops.take_along_axis` behind shared axes.
@@ -336,10 +356,12 @@ pub fn gather(b: &mut Builder<'_>, op: &Gather) -> Built {
             let number = b.literal(&number)?;
             let mut items = vec![all(); op.axis];
             items.push(number);
-            items.push(Expr::name("..."));
             return Ok(x.index(items));
         }
-        let index = b.tensor(1)?;
+        let index = match b.short_list(1)? {
+            Some(list) => list,
+            None => b.tensor(1)?,
+        };
         return Ok(Expr::call("ops.take", vec![Arg::new(x), Arg::new(index), axis(&[op.axis])]));
     }
     // Shared leading axes: the same number of slices from every element of the batch.
@@ -377,11 +399,12 @@ pub fn gather_nd(b: &mut Builder<'_>) -> Built {
     if depth == 0 {
         return Err(b.problem("picking by an empty index can't be said in Keras"));
     }
+    let own = b.shape(1)?.rank() - 1;
     let mut rows = 1;
     let mut position: Option<Expr> = None;
     let (x, index) = (b.tensor(0)?, b.tensor(1)?);
     for at in (0..depth).rev() {
-        let part = index.clone().index(vec![Expr::name("..."), Expr::int("index", at)]);
+        let part = index.clone().index(vec![all(); own].into_iter().chain([Expr::int("index", at)]).collect());
         let part = if rows == 1 { part } else { part.binary("*", Expr::int("rows", rows)) };
         position = Some(match position {
             None => part,

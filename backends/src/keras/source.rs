@@ -26,7 +26,7 @@ const PARAMETER_CODE: &str = r#"def parameter(x, shape, trainable=True, name=Non
 fn average_pool_code(n: usize) -> String {
     format!(
         r#"def average_pool{n}d(x, pool_size, strides, padding):
-    """Means without what is padding. Not all backends leave that out of AveragePooling{n}D(padding="same")."""
+    """Means without what is padding, which AveragePooling{n}D does not leave out on all backends."""
     pad, pool = layers.ZeroPadding{n}D(padding), layers.AveragePooling{n}D(pool_size, strides)
     return pool(pad(x)) / pool(pad(ops.ones_like(x[:1, ..., :1])))"#
     )

@@ -16,11 +16,16 @@ use crate::python::{Arg, Expr, Lit, identifier};
 /// Deepest nesting of functions.
 const DEPTH: usize = 64;
 
-/// The model that `build()` returns.
+/// The model that `build()` returns, and which of its layers have names that Keras gives to other layers by itself.
 ///
 /// # Errors
 /// When the functions use what has no form in a model's files.
-pub fn model(graph: &Graph, program: &Program, functions: &[Function], joint: &str) -> Result<Model> {
+pub fn model(
+    graph: &Graph,
+    program: &Program,
+    functions: &[Function],
+    joint: &str,
+) -> Result<(Model, HashSet<String>)> {
     let Some(root) = functions.last() else { return Err(Error::new("there is no network to build")) };
     let mut weights: HashMap<String, Vec<Param>> = HashMap::new();
     for param in &program.params {
@@ -30,7 +35,15 @@ pub fn model(graph: &Graph, program: &Program, functions: &[Function], joint: &s
     let classes = program.classes.iter().map(|class| class.name.as_str()).zip(functions).collect();
     let mut keys = HashMap::new();
     find_keys(&classes, root, joint, "", "", &mut keys);
-    let mut tracer = Tracer { functions, keys, weights, model: Model::default(), names: HashSet::new(), depth: 0 };
+    let mut tracer = Tracer {
+        functions,
+        keys,
+        weights,
+        model: Model::default(),
+        names: HashSet::new(),
+        automatic: HashSet::new(),
+        depth: 0,
+    };
     tracer.names.extend(tracer.keys.keys().cloned());
     let mut scope = HashMap::new();
     for (port, name) in graph.inputs.iter().zip(&root.inputs) {
@@ -54,7 +67,13 @@ pub fn model(graph: &Graph, program: &Program, functions: &[Function], joint: &s
         }
     }
     tracer.model.name = root.name.clone();
-    Ok(tracer.model.ordered())
+    let taken = tracer.keys.keys().filter(|name| {
+        let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let stem = stem.strip_suffix('_').filter(|_| stem.len() < name.len());
+        tracer.automatic.contains(*name) || stem.is_some_and(|stem| tracer.automatic.contains(stem))
+    });
+    let taken = taken.cloned().collect();
+    Ok((tracer.model.ordered(), taken))
 }
 
 /// The name of an input's layer.
@@ -125,6 +144,8 @@ struct Tracer<'a> {
     weights: HashMap<String, Vec<Param>>,
     model: Model,
     names: HashSet<String>,
+    /// Names that Keras gives by itself, without their numbers.
+    automatic: HashSet<String>,
     depth: usize,
 }
 
@@ -194,6 +215,9 @@ impl Tracer<'_> {
                         Val::Tensor(TensorRef { tensor: part, shape: None, ..tensor })
                     }
                     (value, items) => {
+                        // The rest is taken as it is anyway; the form of an .h5 can't say it.
+                        let rest = Expr::name("...");
+                        let items = items.strip_suffix(std::slice::from_ref(&rest)).unwrap_or(items);
                         let items = items.iter().map(|item| self.key(item, scope)).collect::<Traced<Vec<_>>>()?;
                         self.operate("GetItem", "numpy", Map::new(), vec![value, Val::List(items)], Vec::new())?
                     }
@@ -217,7 +241,6 @@ impl Tracer<'_> {
         };
         match item {
             Expr::Name(text) if text == ":" => range(None, None, None),
-            Expr::Name(text) if text == "..." => Ok(Val::Plain(json!({"class_name": "__ellipsis__", "config": {}}))),
             Expr::Range(a, b, c) => range(a.as_deref(), b.as_deref(), c.as_deref()),
             other => self.eval(other, scope),
         }
@@ -381,8 +404,10 @@ impl Tracer<'_> {
         let pool = self.layer(name, &classes[1], "keras.layers", pool);
         let padded = self.called(pad, vec![x.clone()])?;
         let sums = self.called(pool, vec![padded])?;
-        let one = || Val::Plain(slice(Json::Null, json!(1), Json::Null));
-        let key = Val::List(vec![one(), Val::Plain(json!({"class_name": "__ellipsis__", "config": {}})), one()]);
+        let part = |stop: Json| Val::Plain(slice(Json::Null, stop, Json::Null));
+        let middle = (1..=3).take_while(|n| n.to_string().as_str() <= rank).map(|_| part(Json::Null));
+        let key = std::iter::once(part(json!(1))).chain(middle).chain([part(json!(1))]).collect();
+        let key = Val::List(key);
         let first = self.operate("GetItem", "numpy", Map::new(), vec![x, key], Vec::new())?;
         let ones = self.operate("OnesLike", "numpy", Map::new(), vec![first], Vec::new())?;
         let padded = self.called(pad, vec![ones])?;
@@ -412,6 +437,7 @@ impl Tracer<'_> {
     /// As Keras names layers that have no name: `re_lu`, `re_lu_1`.
     fn auto_name(&mut self, class: &str) -> String {
         let stem = keras_snake_case(class);
+        self.automatic.insert(stem.clone());
         let mut number = 0;
         let mut name = stem.clone();
         while !self.names.insert(name.clone()) {

@@ -12,7 +12,7 @@ from keras import layers, ops
 
 
 def average_pool2d(x, pool_size, strides, padding):
-    """Means without what is padding. Not all backends leave that out of AveragePooling2D(padding="same")."""
+    """Means without what is padding, which AveragePooling2D does not leave out on all backends."""
     pad, pool = layers.ZeroPadding2D(padding), layers.AveragePooling2D(pool_size, strides)
     return pool(pad(x)) / pool(pad(ops.ones_like(x[:1, ..., :1])))
 

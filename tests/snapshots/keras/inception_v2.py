@@ -8,13 +8,7 @@ Output   MMdnn_Output  float32 [N, 17]
 """
 
 import keras
-from keras import layers, ops
-
-
-def average_pool2d(x, pool_size, strides, padding):
-    """Means without what is padding. Not all backends leave that out of AveragePooling2D(padding="same")."""
-    pad, pool = layers.ZeroPadding2D(padding), layers.AveragePooling2D(pool_size, strides)
-    return pool(pad(x)) / pool(pad(ops.ones_like(x[:1, ..., :1])))
+from keras import layers
 
 
 def conv_bn_relu(x, filters, kernel_size, padding, strides=1, *, name):
@@ -33,7 +27,7 @@ def mixed(
     conv2d_0a_1x1 = conv_bn_relu(x, branch_2_channels, 1, "valid", name=f"{name}_Branch_2_Conv2d_0a_1x1")
     conv2d_0b_3x3_2 = conv_bn_relu(conv2d_0a_1x1, branch_2_channels2, 3, "same", name=f"{name}_Branch_2_Conv2d_0b_3x3")
     conv2d_0c_3x3 = conv_bn_relu(conv2d_0b_3x3_2, branch_2_channels2, 3, "same", name=f"{name}_Branch_2_Conv2d_0c_3x3")
-    x = average_pool2d(x, 3, 1, 1)
+    x = layers.AveragePooling2D(3, 1, padding="same")(x)
     x = conv_bn_relu(x, branch_3_channels, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
     return layers.Concatenate()([branch_0, conv2d_0b_3x3, conv2d_0c_3x3, x])
 

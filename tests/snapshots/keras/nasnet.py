@@ -12,7 +12,7 @@ from keras import layers, ops
 
 
 def average_pool2d(x, pool_size, strides, padding):
-    """Means without what is padding. Not all backends leave that out of AveragePooling2D(padding="same")."""
+    """Means without what is padding, which AveragePooling2D does not leave out on all backends."""
     pad, pool = layers.ZeroPadding2D(padding), layers.AveragePooling2D(pool_size, strides)
     return pool(pad(x)) / pool(pad(ops.ones_like(x[:1, ..., :1])))
 
@@ -87,13 +87,12 @@ def cell0(x, name):
     beginning_bn = layers.BatchNormalization(name=f"{name}_beginning_bn")(beginning)
     x = layers.Conv2D(8, 1, use_bias=False, name=f"{name}_prev_1x1")(x)
     x = layers.BatchNormalization(name=f"{name}_prev_1x1_bn")(x)
-    average_pool2d2 = average_pool2d(x, 3, 1, 1)
+    pool = layers.AveragePooling2D(3, 1, padding="same")(x)
     comb_iter_0 = comb_iter0(beginning_bn, x, 8, 3, name=f"{name}_comb_iter_0")
     comb_iter_4 = comb_iter4(beginning_bn, 8, name=f"{name}_comb_iter_4")
     comb_iter_1 = comb_iter1(x, 8, name=f"{name}_comb_iter_1")
-    x = layers.Add()([average_pool2d(beginning_bn, 3, 1, 1), x])
-    y = layers.Add()([average_pool2d2, average_pool2d2])
-    return layers.Concatenate()([comb_iter_0, comb_iter_1, x, y, comb_iter_4])
+    x = layers.Add()([layers.AveragePooling2D(3, 1, padding="same")(beginning_bn), x])
+    return layers.Concatenate()([comb_iter_0, comb_iter_1, x, layers.Add()([pool, pool]), comb_iter_4])
 
 
 def reduction_cell(x, y, filters, padding, name):
@@ -108,7 +107,7 @@ def reduction_cell(x, y, filters, padding, name):
     comb_iter_1 = comb_iter1_2(x, prev_1x1_bn, filters, name=f"{name}_comb_iter_1")
     comb_iter_4 = comb_iter4_2(comb_iter_0, x, filters, name=f"{name}_comb_iter_4")
     x = comb_iter2(x, prev_1x1_bn, filters, padding, name=f"{name}_comb_iter_2")
-    y = layers.Add()([comb_iter_1, average_pool2d(comb_iter_0, 3, 1, 1)])
+    y = layers.Add()([comb_iter_1, layers.AveragePooling2D(3, 1, padding="same")(comb_iter_0)])
     return layers.Concatenate()([x, y, comb_iter_4])
 
 
@@ -118,13 +117,12 @@ def cell(x, y, filters, name):
     x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_beginning")(x)
     x = layers.BatchNormalization(name=f"{name}_beginning_bn")(x)
     reduction2 = reduction(y, filters // 2, name=f"{name}_reduction")
-    average_pool2d2 = average_pool2d(reduction2, 3, 1, 1)
+    pool = layers.AveragePooling2D(3, 1, padding="same")(reduction2)
     comb_iter_0 = comb_iter0(x, reduction2, filters, 3, name=f"{name}_comb_iter_0")
     comb_iter_4 = comb_iter4(x, filters, name=f"{name}_comb_iter_4")
     comb_iter_1 = comb_iter1(reduction2, filters, name=f"{name}_comb_iter_1")
-    x = layers.Add()([average_pool2d(x, 3, 1, 1), reduction2])
-    y = layers.Add()([average_pool2d2, average_pool2d2])
-    return layers.Concatenate()([comb_iter_0, comb_iter_1, x, y, comb_iter_4])
+    x = layers.Add()([layers.AveragePooling2D(3, 1, padding="same")(x), reduction2])
+    return layers.Concatenate()([comb_iter_0, comb_iter_1, x, layers.Add()([pool, pool]), comb_iter_4])
 
 
 def build() -> keras.Model:

@@ -1,36 +1,37 @@
-//! The configuration of a model in Keras 2's form.
+//! The configuration of a model in Keras 2's form. What that can't say, as operations (`keras.ops`), is in Keras 3's.
 
 use modelport_ir::{Error, Problem, Result};
 use serde_json::{Map, Value, json};
 
 use crate::keras::model::{Argument, Call, Layer, Model, TensorRef};
 
-/// What is `model_config` in an `.h5` file.
+/// What is `model_config` in an `.h5` file that Keras of this version reads.
 ///
 /// # Errors
-/// All operations and arguments that Keras 2's form can't say.
-pub fn config(model: &Model) -> Result<Value> {
+/// For Keras 2: all operations, and calls that its form can't say.
+pub fn config(model: &Model, version: u8) -> Result<Value> {
     let mut problems = Vec::new();
     let mut layers = Vec::with_capacity(model.layers.len());
     for layer in &model.layers {
-        if layer.is_operation() {
-            problems.push(
-                Problem::new("an .h5 file in Keras 2's form can't hold this operation")
-                    .op(&layer.class_name)
-                    .node(&layer.name)
-                    .hint("write a .keras file instead"),
-            );
-            continue;
-        }
-        let nodes = layer.calls.iter().map(|call| node(model, call));
-        match nodes.collect::<std::result::Result<Vec<Value>, String>>() {
+        let said = match layer.is_operation() {
+            true => Err("Keras 2 has no such operation in its files".to_owned()),
+            false => layer.calls.iter().map(|call| node(model, call)).collect::<std::result::Result<Vec<Value>, _>>(),
+        };
+        match said {
             Ok(nodes) => layers.push(json!({
                 "class_name": layer.class_name,
-                "config": layer_config(layer),
+                "config": layer_config(layer, version),
                 "name": layer.name,
                 "inbound_nodes": nodes,
             })),
-            Err(message) => problems.push(Problem::new(message).op(&layer.class_name).node(&layer.name)),
+            // Keras 3 reads its own form as well where the module is said, which it leaves out when it writes itself.
+            Err(_) if version > 2 => layers.push(model.entry(layer)),
+            Err(message) => problems.push(
+                Problem::new(message)
+                    .op(&layer.class_name)
+                    .node(&layer.name)
+                    .hint("write .safetensors or .npy instead: weights for the code, which makes the model"),
+            ),
         }
     }
     Error::collect(problems)?;
@@ -85,12 +86,12 @@ fn node(model: &Model, call: &Call) -> std::result::Result<Value, String> {
     Ok(calls.collect())
 }
 
-fn layer_config(layer: &Layer) -> Value {
+fn layer_config(layer: &Layer, version: u8) -> Value {
     let mut config = Map::new();
     for (key, value) in &layer.config {
         let key = match (layer.class_name.as_str(), key.as_str()) {
             ("InputLayer", "batch_shape") => "batch_input_shape",
-            ("LeakyReLU", "negative_slope") => "alpha",
+            ("LeakyReLU", "negative_slope") if version == 2 => "alpha",
             // What Keras 2 does not have, with the values that mean what it does.
             ("InputLayer", "optional") | ("BatchNormalization", "renorm") => continue,
             (_, "lora_rank" | "quantization_config" | "use_cudnn") => continue,

@@ -53,7 +53,7 @@ impl FileFormat {
     }
 }
 
-/// Writes a model to a file that appears when it is complete.
+/// Writes a model, for Keras 3, to a file that appears when it is complete.
 ///
 /// # Errors
 /// When the name says no kind of file, the kind can't say what is in the model, a tensor can't be read, or the file
@@ -63,15 +63,21 @@ pub fn write(path: &Path, model: &Model) -> Result<()> {
         Problem::new("is no name of a Keras file").file(path).hint("expected .keras, .h5 or .weights.h5")
     })?;
     let mut file = AtomicFile::create(path)?;
-    write_to(&mut file, format, model, None)?;
+    write_to(&mut file, format, 3, model, None)?;
     file.commit()
 }
 
-/// Writes a model to a file that the caller commits.
+/// Writes a model, for Keras 2 or 3, to a file that the caller commits.
 ///
 /// # Errors
 /// As [`write`].
-pub fn write_to(file: &mut AtomicFile, format: FileFormat, model: &Model, progress: Progress) -> Result<()> {
+pub fn write_to(
+    file: &mut AtomicFile,
+    format: FileFormat,
+    version: u8,
+    model: &Model,
+    progress: Progress,
+) -> Result<()> {
     let path = file.path().to_owned();
     let in_file = |error: Error| error.in_file(&path);
     match format {
@@ -80,18 +86,18 @@ pub fn write_to(file: &mut AtomicFile, format: FileFormat, model: &Model, progre
             let weights = layers::weights(model).map_err(in_file)?;
             write_archive(file, &config, &weights, &[], progress)
         }
-        FileFormat::H5 => write_hdf5(file, &whole(model).map_err(in_file)?, progress),
+        FileFormat::H5 => write_hdf5(file, &whole(model, version).map_err(in_file)?, progress),
         FileFormat::Weights => write_hdf5(file, &layers::weights(model).map_err(in_file)?, progress),
     }
 }
 
-/// A whole model in Keras 2's form.
+/// A whole model in Keras 2's form, for Keras of this version.
 ///
 /// # Errors
-/// All that Keras 2's form can't say.
-pub fn whole(model: &Model) -> Result<Group> {
+/// What Keras 2 has no form for, if it is to read the file.
+pub fn whole(model: &Model, version: u8) -> Result<Group> {
     let mut root = Group::default();
-    let config = keras2::config(model)?.to_string();
+    let config = keras2::config(model, version)?.to_string();
     for (name, value) in [("keras_version", KERAS_2), ("backend", "tensorflow"), ("model_config", &config)] {
         root.attributes.insert(name.to_owned(), Attribute::Text(value.to_owned()));
     }

@@ -112,7 +112,7 @@ fn legacy_weights_have_lists_of_names() {
 
 #[test]
 fn configurations_of_keras_2() {
-    let root = whole(&model()).unwrap();
+    let root = whole(&model(), 2).unwrap();
     let config: Value = serde_json::from_str(root.text("model_config").unwrap()).unwrap();
     assert_eq!(config.pointer("/config/layers/0/config/batch_input_shape"), Some(&json!([null, 5, 3])));
     assert_eq!(
@@ -126,8 +126,11 @@ fn configurations_of_keras_2() {
     assert_eq!(config.pointer("/config/layers/6/config/layer"), Some(&inner));
     let mut model = model();
     model.layers[4].module = "keras.src.ops.numpy".to_owned();
-    let error = whole(&model).unwrap_err().to_string();
-    assert!(error.contains("[Add]") && error.contains("at sum") && error.contains(".keras"), "{error}");
+    let error = whole(&model, 2).unwrap_err().to_string();
+    assert!(error.contains("[Add]") && error.contains("at sum") && error.contains(".safetensors"), "{error}");
+    let root = whole(&model, 3).unwrap();
+    let config: Value = serde_json::from_str(root.text("model_config").unwrap()).unwrap();
+    assert_eq!(config.pointer("/config/layers/4/module"), Some(&json!("keras.src.ops.numpy")));
 }
 
 #[test]
