@@ -9,13 +9,7 @@ Output   BiasAdd  float32 [N, 17]           source: InceptionResnetV2/AuxLogits/
 """
 
 import keras
-from keras import layers, ops
-
-
-def average_pool2d(x, pool_size, strides, padding):
-    """Means without what is padding. Not all backends leave that out of AveragePooling2D(padding="same")."""
-    pad, pool = layers.ZeroPadding2D(padding), layers.AveragePooling2D(pool_size, strides)
-    return pool(pad(x)) / pool(pad(ops.ones_like(x[:1, ..., :1])))
+from keras import layers
 
 
 def conv_bn_relu(x, filters, kernel_size, padding, strides=1, *, name):
@@ -32,7 +26,8 @@ def mixed5_b(x, name):
     conv2d_0a_1x1 = conv_bn_relu(x, 4, 1, "valid", name=f"{name}_Branch_2_Conv2d_0a_1x1")
     conv2d_0b_3x3 = conv_bn_relu(conv2d_0a_1x1, 8, 3, "same", name=f"{name}_Branch_2_Conv2d_0b_3x3")
     conv2d_0c_3x3 = conv_bn_relu(conv2d_0b_3x3, 8, 3, "same", name=f"{name}_Branch_2_Conv2d_0c_3x3")
-    x = conv_bn_relu(average_pool2d(x, 3, 1, 1), 4, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
+    x = layers.AveragePooling2D(3, 1, padding="same")(x)
+    x = conv_bn_relu(x, 4, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
     return layers.Concatenate()([branch_0, conv2d_0b_5x5, conv2d_0c_3x3, x])
 
 

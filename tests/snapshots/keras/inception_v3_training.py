@@ -9,13 +9,7 @@ Output   SpatialSqueeze  float32 [N, 17]           source: InceptionV3/AuxLogits
 """
 
 import keras
-from keras import layers, ops
-
-
-def average_pool2d(x, pool_size, strides, padding):
-    """Means without what is padding. Not all backends leave that out of AveragePooling2D(padding="same")."""
-    pad, pool = layers.ZeroPadding2D(padding), layers.AveragePooling2D(pool_size, strides)
-    return pool(pad(x)) / pool(pad(ops.ones_like(x[:1, ..., :1])))
+from keras import layers
 
 
 def conv_bn_relu(x, filters, kernel_size, padding, strides=1, *, name):
@@ -49,7 +43,8 @@ def mixed5(x, filters, name):
     conv2d_0a_1x1 = conv_bn_relu(x, 5, 1, "valid", name=f"{name}_Branch_2_Conv2d_0a_1x1")
     conv2d_0b_3x3 = conv_bn_relu(conv2d_0a_1x1, 7, 3, "same", name=f"{name}_Branch_2_Conv2d_0b_3x3")
     conv2d_0c_3x3 = conv_bn_relu(conv2d_0b_3x3, 7, 3, "same", name=f"{name}_Branch_2_Conv2d_0c_3x3")
-    x = conv_bn_relu(average_pool2d(x, 3, 1, 1), filters, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
+    x = layers.AveragePooling2D(3, 1, padding="same")(x)
+    x = conv_bn_relu(x, filters, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
     return layers.Concatenate()([branch_0, conv2d_0b_5x5, conv2d_0c_3x3, x])
 
 
@@ -73,7 +68,8 @@ def mixed6(x, filters, name):
     conv2d_0c_1x7 = conv_bn_relu(conv2d_0b_7x1, filters, (1, 7), "same", name=f"{name}_Branch_2_Conv2d_0c_1x7")
     conv2d_0d_7x1 = conv_bn_relu(conv2d_0c_1x7, filters, (7, 1), "same", name=f"{name}_Branch_2_Conv2d_0d_7x1")
     conv2d_0e_1x7 = conv_bn_relu(conv2d_0d_7x1, 15, (1, 7), "same", name=f"{name}_Branch_2_Conv2d_0e_1x7")
-    x = conv_bn_relu(average_pool2d(x, 3, 1, 1), 15, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
+    x = layers.AveragePooling2D(3, 1, padding="same")(x)
+    x = conv_bn_relu(x, 15, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
     return layers.Concatenate()([branch_0, conv2d_0c_7x1, conv2d_0e_1x7, x])
 
 
@@ -93,7 +89,8 @@ def mixed7(x, name):
     branch_0 = conv_bn_relu(x, 25, 1, "valid", name=f"{name}_Branch_0")
     branch_1 = branch1(x, name=f"{name}_Branch_1")
     branch_2 = branch2(x, name=f"{name}_Branch_2")
-    x = conv_bn_relu(average_pool2d(x, 3, 1, 1), 15, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
+    x = layers.AveragePooling2D(3, 1, padding="same")(x)
+    x = conv_bn_relu(x, 15, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
     return layers.Concatenate()([branch_0, branch_1, branch_2, x])
 
 
