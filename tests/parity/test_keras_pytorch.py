@@ -1,0 +1,138 @@
+"""PyTorch networks in Keras: through the code and through the `.keras` file, on each backend.
+
+State dicts where networks are recognised by them, exported programs for the rest, scripts and whole modules of a few.
+"""
+
+import json
+import subprocess
+import sys
+
+import aten_nets
+import pytest
+import test_archs
+import test_aten
+import torch
+from harness import to_target
+from test_keras import BACKENDS, batches, convert, work
+from torch import nn
+from torchvision import models
+
+
+class TwoHeads(nn.Module):
+    """A ResNet's trunk with two heads, one of them on its last feature map."""
+
+    def __init__(self):
+        super().__init__()
+        trunk = models.resnet.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], width_per_group=64)
+        self.trunk = nn.Sequential(*list(trunk.children())[:-2])
+        self.label, self.box = nn.Linear(512, 5), nn.Conv2d(512, 4, 1)
+
+    def forward(self, x):
+        x = self.trunk(x)
+        return self.label(x.mean((2, 3))), self.box(x).sigmoid()
+
+
+def image(size):
+    return lambda batch: (torch.randn(batch, 3, size, size),)
+
+
+def ids(batch):
+    return (torch.randint(0, 20, (batch, 7)),)
+
+
+# Settings of networks that are there in others: each takes seconds.
+MORE = {"mobilenet_v2_full", "mnasnet1_0", "convnext_2", "vit_2", "swin_2", "wide_resnet", "squeezenet1_1"}
+# What PyTorch gives, inputs for a batch, and the kinds of files it is read from.
+NETWORKS = {
+    name: (make, image(size), "state") for name, (make, size, _) in test_archs.NETWORKS.items() if name not in MORE
+}
+NETWORKS |= {
+    "encoder_decoder": (aten_nets.EncoderDecoder, image(16), "program script"),
+    "two_heads": (TwoHeads, image(64), "program script"),
+    "squeezenet_ceil": (lambda: models.squeezenet1_1(num_classes=2), image(49), "program"),
+    "resnet": (test_aten.resnet, image(48), "state program script module"),
+    "lstm": (lambda: aten_nets.Classifier("LSTM"), ids, "program script"),
+    "gru": (lambda: aten_nets.Classifier("GRU"), ids, "program"),
+    "rnn": (lambda: aten_nets.Classifier("RNN"), ids, "program"),
+    "states": (aten_nets.States, ids, "program"),
+    "gpt": (aten_nets.Gpt, ids, "program"),
+    "odd": (aten_nets.Odd, image(9), "program"),
+}
+CASES = [f"{name}-{kind}" for name, (_, _, kinds) in NETWORKS.items() for kind in kinds.split()]
+
+
+def save(net, inputs, kind, path):
+    if kind == "state":
+        torch.save(net.state_dict(), path)
+    elif kind == "module":
+        torch.save(net, path)
+    elif kind == "script":
+        torch.jit.trace(net, inputs, check_trace=False).save(str(path))
+    else:
+        batch = torch.export.Dim("batch", min=1, max=64)
+        torch.export.save(torch.export.export(net, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs)), path)
+
+
+def outputs_of(net, inputs):
+    with torch.no_grad():
+        y = net(*inputs)
+    return [y] if torch.is_tensor(y) else list(y.values() if isinstance(y, dict) else y)
+
+
+def job(case, folder):
+    name, kind = case.rsplit("-", 1)
+    make, inputs, _ = NETWORKS[name]
+    net = test_archs.randomised(make)
+    folder.mkdir(parents=True)
+    path = folder / {"program": "net.pt2", "script": "net.pt"}.get(kind, "net.pth")
+    example = inputs(2)
+    save(net, example, kind, path)
+    shape = ["--inputShape", ",".join(map(str, example[0].shape[1:]))] if kind != "program" else []
+    result = convert(["-sf", "pytorch", "-iw", path, *shape], folder / "out", check=False)
+    if result.returncode != 0:
+        return {"id": case, "wrong": result.stdout + result.stderr}
+    report = json.loads(result.stdout)
+
+    def pair(batch):
+        x = inputs(batch)
+        expected = [y.numpy() for y in outputs_of(net, x)]
+        return to_target([x.numpy() for x in x], report["inputs"]), to_target(expected, report["outputs"])
+
+    files = {"code": str(folder / "out" / "model.py"), "weights": str(folder / "out" / "model.keras")}
+    return {"id": case, **files, "model": files["weights"], "batches": batches(folder, [pair(1), pair(3)])}
+
+
+@pytest.fixture(scope="session")
+def jobs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keras_pytorch")
+    return folder, [job(case, folder / case) for case in CASES]
+
+
+@pytest.fixture(scope="session")
+def results(jobs):
+    done = {}
+
+    def of(backend):
+        if backend not in done:
+            done[backend] = work(jobs[1], jobs[0], backend)
+        return done[backend]
+
+    return of
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", CASES)
+def test_network(case, backend, results):
+    assert results(backend)[case] is None, results(backend)[case]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_code(jobs):
+    """Clean, and lines that fit."""
+    folder, cases = jobs
+    codes = [job["code"] for job in cases if "code" in job]
+    rules = ["--isolated", "--quiet", "--no-cache", "--select", "E,F,W", "--line-length", "120"]
+    command = [sys.executable, "-m", "ruff", "check", *rules, *codes]
+    ruff = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ruff.returncode == 0, ruff.stdout + ruff.stderr
