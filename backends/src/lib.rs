@@ -1,6 +1,7 @@
 //! Backends: plan a program for a graph, print it through templates, and write its weights.
 
 mod docstring;
+mod gates;
 pub mod keras;
 pub mod plan;
 pub mod python;

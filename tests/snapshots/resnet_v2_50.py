@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class SeparableConv(nn.Module):
+class BNReLU(nn.Module):
     def __init__(self, in_channels):
         super().__init__()
         self.bn = nn.BatchNorm2d(in_channels)
@@ -36,7 +36,7 @@ class BottleneckV2(nn.Module):
 
     def __init__(self, in_channels, out_channels):
         super().__init__()
-        self.preact = SeparableConv(in_channels)
+        self.preact = BNReLU(in_channels)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
         self.conv1 = ConvBNReLU(in_channels, out_channels // 4, 1)
         self.conv2 = ConvBNReLU(out_channels // 4, out_channels // 4, 3)
@@ -53,7 +53,7 @@ class BottleneckV2_2(nn.Module):
     def __init__(self, in_channels, stride=1):
         super().__init__()
         self.shortcut = nn.MaxPool2d(1, stride=stride) if stride != 1 else nn.Identity()
-        self.preact = SeparableConv(in_channels)
+        self.preact = BNReLU(in_channels)
         self.conv1 = ConvBNReLU(in_channels, in_channels // 4, 1)
         self.conv2 = ConvBNReLU(in_channels // 4, in_channels // 4, 3, stride=stride)
         self.conv3 = nn.Conv2d(in_channels // 4, in_channels, 1)
@@ -74,7 +74,7 @@ class ResnetV250(nn.Module):
             BottleneckV2(32, 64), *[BottleneckV2_2(64) for _ in range(4)], BottleneckV2_2(64, stride=2)
         )
         self.block4 = nn.Sequential(BottleneckV2(64, 128), BottleneckV2_2(128), BottleneckV2_2(128))
-        self.postnorm = SeparableConv(128)
+        self.postnorm = BNReLU(128)
         self.logits = nn.Conv2d(128, 17, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ pub struct Builder<'a> {
     pub graph: &'a Graph,
     /// The node.
     pub node: NodeId,
+    /// The version of Keras.
+    pub version: u8,
     inputs: Vec<Option<Value>>,
     members: Vec<Member>,
     operands: Vec<Value>,
@@ -31,9 +33,17 @@ pub type Built = Result<Expr, Problem>;
 
 impl<'a> Builder<'a> {
     /// Starts the leaf of a node.
-    pub fn new(graph: &'a Graph, node: NodeId) -> Self {
-        let inputs = graph.inputs_of(node);
-        Builder { graph, node, inputs, members: Vec::new(), operands: Vec::new(), results: Vec::new(), modules: None }
+    pub fn new(graph: &'a Graph, node: NodeId, version: u8) -> Self {
+        Builder {
+            graph,
+            node,
+            version,
+            inputs: graph.inputs_of(node),
+            members: Vec::new(),
+            operands: Vec::new(),
+            results: Vec::new(),
+            modules: None,
+        }
     }
 
     /// Ends it: `expr` is what it computes.
@@ -217,8 +227,12 @@ impl<'a> Builder<'a> {
 
     /// A layer that keeps weights, called with `x`.
     pub fn layer_of(&mut self, role: &str, ctor: Expr, params: Vec<Param>, x: Expr) -> Expr {
-        let member = self.add(MemberKind::Module, role, ctor, params);
-        Expr::Call(Box::new(member), vec![Arg::new(x)])
+        Expr::Call(Box::new(self.member(role, ctor, params)), vec![Arg::new(x)])
+    }
+
+    /// A layer that keeps weights, to be called.
+    pub fn member(&mut self, role: &str, ctor: Expr, params: Vec<Param>) -> Expr {
+        self.add(MemberKind::Module, role, ctor, params)
     }
 
     fn add(&mut self, kind: MemberKind, role: &str, ctor: Expr, params: Vec<Param>) -> Expr {
@@ -348,6 +362,8 @@ fn nested(numbers: &mut dyn Iterator<Item = Lit>, shape: &[usize]) -> Lit {
 /// A word for a constant that an operator reads: its own name if that says something, else its part in the operator.
 fn constant_role(name: &str, op: &Op) -> String {
     use modelport_ir::op::Binary;
+    // A module's weight is what the module is called.
+    let name = name.strip_suffix(".weight").unwrap_or(name);
     let own = snake_case(name.rsplit(['/', '.']).next().unwrap_or(""));
     let stem = own.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_');
     if stem.len() > 1 && !["const", "read", "readvariableop", "value", "shape", "axis", "node"].contains(&stem) {

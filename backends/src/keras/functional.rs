@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use modelport_ir::{NodeId, Value};
 
-use super::CHAIN;
 use super::build::PARAMETER;
+use super::{CHAIN, IDENTITY, fuse};
 use crate::plan::forward::{self, Step};
 use crate::plan::{Class, MemberKind, Program};
 use crate::python::{Arg, Expr, Lit, Namer, snake_case};
@@ -85,6 +85,7 @@ pub fn functions(program: &Program, joint: &'static str, taken: &HashSet<String>
     let mut namer = Namer::avoiding(RESERVED.iter().copied());
     let names: HashMap<String, String> =
         program.classes.iter().map(|class| (class.name.clone(), namer.take(&function_name(&class.name)))).collect();
+    let anchored = anchored(program);
     let count = program.classes.len();
     program
         .classes
@@ -92,9 +93,21 @@ pub fn functions(program: &Program, joint: &'static str, taken: &HashSet<String>
         .enumerate()
         .map(|(i, class)| {
             let is_root = i + 1 == count;
-            Flat { is_root, taken: is_root.then_some(taken), ..Flat::new(class, &names, joint) }.function()
+            Flat { is_root, taken: is_root.then_some(taken), ..Flat::new(class, &names, &anchored, joint) }.function()
         })
         .collect()
+}
+
+/// Classes that read no value but compute with weights that belong to no layer: these need some value to be made of.
+fn anchored(program: &Program) -> HashSet<&str> {
+    let mut found: HashSet<&str> = HashSet::new();
+    for class in program.classes.iter().filter(|class| class.body.args.is_empty()) {
+        let is_found = |ctor: &Expr| matches!(ctor, Expr::Call(callee, _) if matches!(callee.as_ref(), Expr::Name(name) if found.contains(name.as_str())));
+        if class.members.iter().any(|(kind, _, ctor)| *kind != MemberKind::Module || ctor.count(&is_found) > 0) {
+            found.insert(&class.name);
+        }
+    }
+    found
 }
 
 fn function_name(class: &str) -> String {
@@ -105,6 +118,7 @@ fn function_name(class: &str) -> String {
 struct Flat<'a> {
     class: &'a Class,
     names: &'a HashMap<String, String>,
+    anchored: &'a HashSet<&'a str>,
     joint: &'static str,
     is_root: bool,
     taken: Option<&'a HashSet<String>>,
@@ -113,6 +127,8 @@ struct Flat<'a> {
     /// Layers that are called several times.
     shared: HashMap<String, Expr>,
     known: HashMap<Expr, Expr>,
+    /// What calls of members gave.
+    called: HashMap<(String, Vec<Arg>), Expr>,
     steps: Vec<Step>,
     values: usize,
     parts: Vec<Part>,
@@ -120,19 +136,32 @@ struct Flat<'a> {
 }
 
 impl<'a> Flat<'a> {
-    fn new(class: &'a Class, names: &'a HashMap<String, String>, joint: &'static str) -> Flat<'a> {
+    fn new(
+        class: &'a Class,
+        names: &'a HashMap<String, String>,
+        anchored: &'a HashSet<&'a str>,
+        joint: &'static str,
+    ) -> Flat<'a> {
         let members: HashMap<String, (MemberKind, &Expr)> =
             class.members.iter().map(|(kind, name, ctor)| (format!("self.{name}"), (*kind, ctor))).collect();
         let mut uses: HashMap<String, usize> = HashMap::new();
         let exprs = class.body.statements.iter().map(|(_, expr)| expr).chain(&class.body.result);
         for expr in exprs {
-            for name in members.keys() {
-                *uses.entry(name.clone()).or_default() += expr.count(&|e| *e == Expr::Name(name.clone()));
-            }
+            // Several results of one call are that call, several times.
+            let mut calls: HashSet<&Expr> = HashSet::new();
+            expr.visit(&mut |part| {
+                let Expr::Call(function, _) = part else { return };
+                let Expr::Name(name) = function.as_ref() else { return };
+                let Some((_, ctor)) = members.get(name) else { return };
+                if calls.insert(part) || !gives_states(ctor) {
+                    *uses.entry(name.clone()).or_default() += 1;
+                }
+            });
         }
         Flat {
             class,
             names,
+            anchored,
             joint,
             is_root: false,
             taken: None,
@@ -140,6 +169,7 @@ impl<'a> Flat<'a> {
             uses,
             shared: HashMap::new(),
             known: HashMap::new(),
+            called: HashMap::new(),
             steps: Vec::new(),
             values: 0,
             parts: Vec::new(),
@@ -151,7 +181,8 @@ impl<'a> Flat<'a> {
         let body = &self.class.body;
         let mut env: HashMap<String, Expr> = HashMap::new();
         let mut inputs = Vec::new();
-        for name in &body.args {
+        let anchor = self.anchored.contains(self.class.name.as_str()).then(|| "x".to_owned());
+        for name in body.args.iter().chain(&anchor) {
             let var = self.fresh();
             inputs.push((value(var), name.clone()));
             env.insert(name.clone(), Expr::Var(var));
@@ -166,8 +197,11 @@ impl<'a> Flat<'a> {
             }
         }
         let outputs: Vec<Expr> = body.result.iter().map(|expr| self.eval(expr, Some(&env))).collect();
-        let outputs: Vec<Value> = outputs.into_iter().map(|expr| self.settle(expr)).collect();
-        self.fuse_activations(&outputs);
+        let mut outputs: Vec<Value> = outputs.into_iter().map(|expr| self.settle(expr)).collect();
+        fuse::transposes(&mut self.steps, &mut outputs);
+        self.sort(&outputs);
+        fuse::activations(&mut self.steps, &outputs);
+        fuse::flattening(&mut self.steps, &outputs);
         self.runs(&outputs);
         self.separate(&outputs);
         let taken = self.class.args.iter().map(|(name, _)| name.as_str());
@@ -175,7 +209,7 @@ impl<'a> Flat<'a> {
             .chain(self.names.values().map(String::as_str))
             .chain(["i", "layers"])
             .chain(RESERVED.iter().copied().filter(|name| *name != "x"));
-        let body = forward::body(std::mem::take(&mut self.steps), &inputs, &outputs, Namer::avoiding(taken));
+        let body = forward::branches(std::mem::take(&mut self.steps), &inputs, &outputs, Namer::avoiding(taken));
         let statements = body.statements.into_iter().flat_map(|(targets, expr)| statement(targets, expr)).collect();
         Function {
             name: self.names.get(&self.class.name).cloned().unwrap_or_default(),
@@ -295,10 +329,18 @@ impl<'a> Flat<'a> {
                 if let Expr::Name(name) = function.as_ref()
                     && let Some(&(_, ctor)) = self.members.get(name)
                 {
-                    let args: Vec<Expr> = args.iter().map(|arg| self.eval(&arg.value, env)).collect();
+                    let args: Vec<Arg> =
+                        args.iter().map(|arg| Arg { value: self.eval(&arg.value, env), ..arg.clone() }).collect();
                     let own = name.trim_start_matches("self.").to_owned();
+                    // Several results of one call.
+                    let call = (own.clone(), args.clone());
+                    if let Some(known) = self.called.get(&call).filter(|_| gives_states(ctor)) {
+                        return known.clone();
+                    }
                     let ctor = ctor.clone();
-                    return self.apply(&ctor, &own, &own, &own, args);
+                    let result = self.apply(&ctor, &own, &own, &own, args);
+                    self.called.insert(call, result.clone());
+                    return result;
                 }
                 let hint = match function.as_ref() {
                     Expr::Name(name) => name.rsplit('.').next().unwrap_or("y").to_owned(),
@@ -313,9 +355,54 @@ impl<'a> Flat<'a> {
                 let reads = filled.count(&|e| matches!(e, Expr::Var(_))) > 0;
                 if reads { self.step(filled, "y") } else { filled }
             }
+            Expr::If(some, test, none) => {
+                let some = self.inline(|flat| flat.eval(some, env));
+                let none = self.eval(none, env);
+                let test = self.eval(test, env);
+                self.choice(some, test, none)
+            }
             Expr::Attr(..) | Expr::Tuple(_) | Expr::List(_) | Expr::Range(..) => self.eval_inside(expr, env),
             leaf => leaf.clone(),
         }
+    }
+
+    /// `some if test else none`; which of them is only computed where it is needed.
+    fn choice(&mut self, some: Expr, test: Expr, none: Expr) -> Expr {
+        let choice = Expr::If(Box::new(some), Box::new(test), Box::new(none));
+        match choice.count(&|e| matches!(e, Expr::Var(_))) {
+            // Between literals it is no step.
+            0 => choice,
+            _ => {
+                let result = self.step(choice, "y");
+                if let Some(step) = self.steps.last_mut().filter(|step| matches!(step.expr, Expr::If(..))) {
+                    step.alone = true;
+                }
+                result
+            }
+        }
+    }
+
+    /// What `eval` gives as one expression, without any step.
+    fn inline(&mut self, eval: impl FnOnce(&mut Self) -> Expr) -> Expr {
+        let outer = std::mem::take(&mut self.steps);
+        let known = self.known.clone();
+        let result = eval(self);
+        let inner = std::mem::replace(&mut self.steps, outer);
+        self.known = known;
+        let mut made: HashMap<Value, Expr> = HashMap::new();
+        let read =
+            |made: &HashMap<Value, Expr>, of: Value| made.get(&of).cloned().unwrap_or(Expr::Var(of.node.index()));
+        for step in inner {
+            let expr = step.expr.rewrite(&mut |e| match e {
+                Expr::Operand(i) => step.operands.get(*i).map(|operand| read(&made, *operand)),
+                _ => None,
+            });
+            made.extend(step.results.iter().map(|result| (*result, expr.clone())));
+        }
+        result.rewrite(&mut |e| match e {
+            Expr::Var(var) => Some(read(&made, value(*var))),
+            _ => None,
+        })
     }
 
     /// The expression with its parts taken apart.
@@ -338,7 +425,14 @@ impl<'a> Flat<'a> {
     }
 
     /// A call of something that the class keeps. `key` says where its weights are, `name` what it is called.
-    fn apply(&mut self, ctor: &Expr, key: &str, name: &str, hint: &str, args: Vec<Expr>) -> Expr {
+    fn apply(&mut self, ctor: &Expr, key: &str, name: &str, hint: &str, args: Vec<Arg>) -> Expr {
+        if let (true, [x]) = (*ctor == Expr::call(IDENTITY, Vec::new()), args.as_slice()) {
+            return x.value.clone();
+        }
+        if let (Expr::If(some, test, _), [x]) = (ctor, args.as_slice()) {
+            let some = self.inline(|flat| flat.apply(some, key, name, hint, args.clone()));
+            return self.choice(some, (**test).clone(), x.value.clone());
+        }
         let Expr::Call(function, made) = ctor else { return self.open(ctor, args) };
         let Expr::Name(callee) = function.as_ref() else { return self.open(ctor, args) };
         if callee == CHAIN {
@@ -346,11 +440,12 @@ impl<'a> Flat<'a> {
             for (index, item) in made.iter().enumerate() {
                 let key = format!("{key}.{index}");
                 let own = item.name.clone().unwrap_or_else(|| index.to_string());
-                let hint = own.clone();
+                let hint = if name.is_empty() { own.clone() } else { hint.to_owned() };
+                let own = self.legal(&own);
                 let name = if name.is_empty() { own } else { format!("{name}{}{own}", self.joint) };
-                x = vec![self.apply(&item.value, &key, &name, &hint, x)];
+                x = vec![Arg::new(self.apply(&item.value, &key, &name, &hint, x))];
             }
-            return x.into_iter().next().unwrap_or(Expr::name("None"));
+            return x.into_iter().next().map_or(Expr::name("None"), |x| x.value);
         }
         let hint = hint.to_owned();
         let is_class = self.names.contains_key(callee);
@@ -358,10 +453,12 @@ impl<'a> Flat<'a> {
             return self.open(ctor, args);
         }
         let mut made = made.clone();
-        let name = if is_class { name.to_owned() } else { self.free(name) };
-        made.push(Arg::keyword("name", self.own_name(&name), None));
-        let part = Part { key: key.to_owned(), name, class: is_class.then(|| callee.clone()) };
-        let args: Vec<Arg> = args.into_iter().map(Arg::new).collect();
+        let name = self.legal(name);
+        let name = &if is_class { name } else { self.free(&name) };
+        made.push(Arg::keyword("name", self.own_name(name), None));
+        let part = Part { key: key.to_owned(), name: name.clone(), class: is_class.then(|| callee.clone()) };
+        let anchor = self.anchored.contains(callee.as_str()).then(|| Arg::new(self.first_input.clone()));
+        let args: Vec<Arg> = args.into_iter().chain(anchor).collect();
         let call = if is_class {
             let function = self.names.get(callee).cloned().unwrap_or_default();
             Expr::call(&function, args.into_iter().chain(made).collect())
@@ -389,9 +486,9 @@ impl<'a> Flat<'a> {
     }
 
     /// A function of one value that stands open in a chain.
-    fn open(&mut self, expr: &Expr, args: Vec<Expr>) -> Expr {
+    fn open(&mut self, expr: &Expr, args: Vec<Arg>) -> Expr {
         let filled = expr.rewrite(&mut |e| match e {
-            Expr::Operand(_) => args.first().cloned(),
+            Expr::Operand(_) => args.first().map(|x| x.value.clone()),
             _ => None,
         });
         self.eval(&filled, None)
@@ -401,7 +498,7 @@ impl<'a> Flat<'a> {
         let Expr::Call(function, made) = ctor else { return ctor.clone() };
         let mut args = vec![Arg::new(self.first_input.clone())];
         args.extend(made.iter().cloned());
-        let own = self.free(name);
+        let own = self.free(&self.legal(name));
         args.push(Arg::keyword("name", self.own_name(&own), None));
         let call = Expr::Call(function.clone(), args);
         if !self.known.contains_key(&call) {
@@ -418,62 +515,26 @@ impl<'a> Flat<'a> {
         }
     }
 
+    /// A module's path as a name.
+    fn legal(&self, name: &str) -> String {
+        name.replace('.', self.joint)
+    }
+
     /// A name below the function's own.
     fn own_name(&self, name: &str) -> Expr {
         Expr::Name(if self.is_root { format!("\"{name}\"") } else { format!("f\"{{name}}{}{name}\"", self.joint) })
     }
 
-    fn readers(&self, outputs: &[Value]) -> HashMap<Value, usize> {
-        let mut readers: HashMap<Value, usize> = HashMap::new();
-        for step in &self.steps {
-            for (i, operand) in step.operands.iter().enumerate() {
-                *readers.entry(*operand).or_default() += step.expr.count(&|e| *e == Expr::Operand(i));
-            }
-        }
-        outputs.iter().for_each(|output| *readers.entry(*output).or_default() += 1);
-        readers
-    }
-
-    /// An activation after a convolution or dense layer is an argument of that.
-    fn fuse_activations(&mut self, outputs: &[Value]) {
-        let readers = self.readers(outputs);
-        let mut index = 0;
-        while index < self.steps.len() {
-            let fused = self.fused(index, &readers);
-            let Some((source, expr)) = fused else {
-                index += 1;
-                continue;
-            };
-            let activation = self.steps.remove(index);
-            self.steps[source].expr = expr;
-            self.steps[source].results = activation.results;
-        }
-    }
-
-    fn fused(&self, index: usize, readers: &HashMap<Value, usize>) -> Option<(usize, Expr)> {
-        let step = &self.steps[index];
-        let name = activation_name(&step.expr)?;
-        let [operand] = step.operands.as_slice() else { return None };
-        let source = self.steps[..index].iter().position(|step| step.results == [*operand])?;
-        if readers.get(operand) != Some(&1) {
-            return None;
-        }
-        let Expr::Call(layer, args) = &self.steps[source].expr else { return None };
-        let Expr::Call(class, made) = layer.as_ref() else { return None };
-        let Expr::Name(class_name) = class.as_ref() else { return None };
-        let takes = class_name == "layers.Dense" || (class_name.starts_with("layers.") && class_name.contains("Conv"));
-        if !takes || made.iter().any(|arg| arg.name.as_deref() == Some("activation")) {
-            return None;
-        }
-        let mut made = made.clone();
-        let activation = Expr::slot("activation", Lit::Str(name));
-        made.insert(made.len().saturating_sub(1), Arg::keyword("activation", activation, None));
-        Some((source, Expr::Call(Box::new(Expr::Call(class.clone(), made)), args.clone())))
+    /// What one result needs stands together.
+    fn sort(&mut self, outputs: &[Value]) {
+        let wires: Vec<_> = self.steps.iter().map(|step| (step.operands.clone(), step.results.clone())).collect();
+        let mut steps: Vec<Option<Step>> = std::mem::take(&mut self.steps).into_iter().map(Some).collect();
+        self.steps = forward::order(&wires, outputs).into_iter().filter_map(|index| steps[index].take()).collect();
     }
 
     /// Equal calls one after the other, whose names count, become a loop.
     fn runs(&mut self, outputs: &[Value]) {
-        let readers = self.readers(outputs);
+        let readers = fuse::readers(&self.steps, outputs);
         let mut steps: Vec<Option<Step>> = std::mem::take(&mut self.steps).into_iter().map(Some).collect();
         let mut index = 0;
         let mut result = Vec::with_capacity(steps.len());
@@ -525,7 +586,7 @@ impl<'a> Flat<'a> {
             self.steps[index].alone = true;
         }
         // What is returned may stand in the return.
-        let readers = self.readers(outputs);
+        let readers = fuse::readers(&self.steps, outputs);
         for step in &mut self.steps {
             if let [result] = step.results.as_slice()
                 && outputs == [*result]
@@ -543,23 +604,12 @@ fn is_layer(expr: &Expr) -> bool {
     matches!(expr, Expr::Call(function, _) if matches!(function.as_ref(), Expr::Name(name) if name.starts_with("layers.")))
 }
 
-/// The activation that a call of a layer is, as an argument of other layers.
-fn activation_name(expr: &Expr) -> Option<String> {
-    let Expr::Call(layer, _) = expr else { return None };
-    let Expr::Call(class, made) = layer.as_ref() else { return None };
-    let Expr::Name(class) = class.as_ref() else { return None };
-    let plain = made.iter().all(Arg::is_default);
-    match class.as_str() {
-        "layers.ReLU" if plain => Some("relu".to_owned()),
-        "layers.Softmax" if plain => Some("softmax".to_owned()),
-        "layers.Activation" => match made.first().map(|arg| &arg.value) {
-            Some(Expr::Slot(slot)) => match &slot.value {
-                Lit::Str(name) if name != "mish" => Some(name.clone()),
-                _ => None,
-            },
-            _ => None,
-        },
-        _ => None,
+/// Whether what a constructor makes gives several results.
+fn gives_states(ctor: &Expr) -> bool {
+    let states = |arg: &Arg| arg.name.as_deref() == Some("return_state") && !arg.is_default();
+    match ctor {
+        Expr::Call(_, args) => args.iter().any(|arg| states(arg) || gives_states(&arg.value)),
+        _ => false,
     }
 }
 

@@ -3,7 +3,7 @@
 use modelport_ir::op::{
     ArgReduce, Binary, Clip, CumSum, Extreme, L2Normalize, Lrn, MatMul, Op, Reduce, ReduceKind, TopK, Unary,
 };
-use modelport_ir::{DType, Dim, Shape};
+use modelport_ir::{DType, Dim, Graph, Shape};
 
 use super::build::{Builder, Built, call_layer, dtype_lit, reshaped};
 use super::layers::check_layout;
@@ -33,12 +33,20 @@ fn activation(name: &str, x: Expr) -> Expr {
     call_layer("Activation", vec![arg], x)
 }
 
+/// Whether a graph has activations that Keras knows by name only.
+fn has_named_activations(graph: &Graph) -> bool {
+    use Unary::{HardSwish, Mish, Selu, Silu};
+    graph.ids().into_iter().any(|id| matches!(graph.op(id), Op::Unary(HardSwish | Mish | Selu | Silu) | Op::Gelu(_)))
+}
+
 /// Functions of one element.
 pub fn unary(b: &mut Builder<'_>, op: Unary) -> Built {
     use Unary::*;
     let x = b.tensor(0)?;
     let integer = !b.dtype(0)?.is_float();
     let name = match op {
+        // Beside activations that have no layer of their own it is one more of them.
+        Relu if has_named_activations(b.graph) => return Ok(activation("relu", x)),
         Relu => return Ok(call_layer("ReLU", Vec::new(), x)),
         Relu6 => {
             let limit = Arg::or("max_value", Expr::slot("max_value", Lit::float(6.0)), Lit::None);
@@ -51,8 +59,10 @@ pub fn unary(b: &mut Builder<'_>, op: Unary) -> Built {
         Selu => return Ok(activation("selu", x)),
         Silu => return Ok(activation("swish", x)),
         Mish => return Ok(activation("mish", x)),
+        HardSigmoid if b.version == 3 => return Ok(activation("hard_sigmoid", x)),
+        HardSwish if b.version == 3 => return Ok(activation("hard_swish", x)),
         HardSigmoid | HardSwish => {
-            // Keras' own divides by 6 in another way since version 3, and not at all before.
+            // Before version 3 Keras' own had another slope.
             let six = ops("relu6", x.clone().binary("+", float(3.0))).binary("/", float(6.0));
             return Ok(if op == HardSwish { x.binary("*", six) } else { six });
         }
@@ -437,7 +447,12 @@ pub fn concat(b: &mut Builder<'_>, at: usize) -> Built {
 pub fn is_embedding(b: &Builder<'_>, op: &modelport_ir::op::Gather) -> bool {
     let table = b.has(0).and_then(|value| b.graph.tensor(value));
     let constant = |value: modelport_ir::Value| matches!(b.graph.op(value.node), Op::Constant(_));
-    op.axis == 0
+    let reader =
+        |(reader, slot): (modelport_ir::NodeId, usize)| slot == 0 && matches!(b.graph.op(reader), Op::Gather(_));
+    // A table with which something else computes is no layer's own.
+    let alone = b.has(0).is_some_and(|table| b.graph.consumers(table).into_iter().all(reader));
+    alone
+        && op.axis == 0
         && op.batch_dims == 0
         && b.has(1).is_some_and(|value| !constant(value))
         && table.is_some_and(|table| table.rank() == 2 && table.dtype().is_float())

@@ -2,7 +2,7 @@
 
 use modelport_ir::op::{BatchNorm, Conv, ConvTranspose, GroupNorm, LayerNorm, PRelu, Pads};
 use modelport_ir::shape::same_padding;
-use modelport_ir::{Dim, Layout, Problem, Shape, Tensor};
+use modelport_ir::{Dim, Layout, Problem, Tensor};
 
 use super::build::{Builder, Built, call_layer, pad_lit};
 use crate::plan::Param;
@@ -16,8 +16,14 @@ pub fn check_layout(b: &Builder<'_>, layout: Layout) -> Result<(), Problem> {
     }
 }
 
-/// Whether padding is what Keras calls `same` for an input of this shape, `[N, spatial…, C]`.
-pub fn is_same(input: &Shape, kernel: &[usize], strides: &[usize], dilations: &[usize], pads: &Pads) -> bool {
+/// Whether padding is what Keras calls `same` for an input of this shape, `[N, spatial…, C]`. With strides that depends
+/// on the size; a source whose padding does not is taken at its word.
+pub fn is_same(b: &Builder<'_>, kernel: &[usize], strides: &[usize], dilations: &[usize], pads: &Pads) -> bool {
+    let Ok(input) = b.shape(0) else { return false };
+    let strided = strides.iter().any(|&stride| stride > 1);
+    if strided && !b.graph.modules.is_empty() && pads.0.iter().all(|(before, after)| before == after) {
+        return false;
+    }
     pads.0.iter().enumerate().all(|(i, &pad)| match input[i + 1].known() {
         Some(size) => pad == same_padding(size, kernel[i], strides[i], dilations[i]),
         // With stride 1 it does not depend on the size.
@@ -41,10 +47,14 @@ pub fn cropping(crops: &[(usize, usize)], x: Expr) -> Expr {
     call_layer(&format!("Cropping{}D", crops.len()), vec![crop], x)
 }
 
-fn padding(same: bool) -> Arg {
-    let value = if same { "same" } else { "valid" };
-    let default = Lit::Str("valid".to_owned());
-    Arg::keyword("padding", Expr::slot("padding", Lit::Str(value.to_owned())), Some(default))
+/// A kernel of one element has no padding, whatever is said.
+fn padding(same: bool, kernel: &[usize]) -> Arg {
+    let value = match same {
+        true => Lit::Str("same".to_owned()),
+        false if kernel.iter().all(|&size| size == 1) => Lit::Any,
+        false => Lit::Str("valid".to_owned()),
+    };
+    Arg::keyword("padding", Expr::slot("padding", value), Some(Lit::Str("valid".to_owned())))
 }
 
 fn flag(name: &str, value: bool) -> Arg {
@@ -54,9 +64,7 @@ fn flag(name: &str, value: bool) -> Arg {
 /// `layers.Conv2D`, or `layers.DepthwiseConv2D`, with `ZeroPadding2D` in front where the padding is not `same`.
 pub fn conv(b: &mut Builder<'_>, op: &Conv) -> Built {
     check_layout(b, op.layout)?;
-    let input = b.shape(0)?.clone();
-    let rank = input.rank();
-    let n = rank - 2;
+    let n = b.shape(0)?.rank() - 2;
     if !b.is_constant(1) {
         return functional_conv(b, op);
     }
@@ -69,7 +77,7 @@ pub fn conv(b: &mut Builder<'_>, op: &Conv) -> Built {
     // Keras has no dilation with strides: every stride-th element of a convolution without is the same.
     let picked = strided && dilated;
     let strides = if picked { vec![1; n] } else { op.strides.clone() };
-    let same = is_same(&input, size, &strides, &op.dilations, &op.pads);
+    let same = is_same(b, size, &strides, &op.dilations, &op.pads);
     let needs_pad = !same && !op.pads.is_zero();
     let same = same && !op.pads.is_zero();
     // TensorFlow's depthwise kernels want one stride for both axes.
@@ -82,14 +90,14 @@ pub fn conv(b: &mut Builder<'_>, op: &Conv) -> Built {
         kernel.tensor = kernel.tensor.reshaped(&to).map_err(|message| b.problem(message))?;
         args.push(Arg::or("kernel_size", Expr::slot("kernel_size", Lit::sizes(size)), Lit::None));
         args.push(Arg::or("strides", Expr::slot("strides", Lit::sizes(&strides)), Lit::Int(1)));
-        args.push(padding(same));
+        args.push(padding(same, if needs_pad { &[0] } else { size }));
         args.push(Arg::keyword("depth_multiplier", Expr::int("multiplier", multiplier), Some(Lit::Int(1))));
         format!("DepthwiseConv{n}D")
     } else {
         args.push(Arg::or("filters", Expr::int("filters", out), Lit::None));
         args.push(Arg::or("kernel_size", Expr::slot("kernel_size", Lit::sizes(size)), Lit::None));
         args.push(Arg::or("strides", Expr::slot("strides", Lit::sizes(&strides)), Lit::Int(1)));
-        args.push(padding(same));
+        args.push(padding(same, if needs_pad { &[0] } else { size }));
         format!("Conv{n}D")
     };
     let dilation = Expr::slot("dilation", Lit::sizes(&op.dilations));
@@ -180,7 +188,7 @@ pub fn conv_transpose(b: &mut Builder<'_>, op: &ConvTranspose) -> Built {
                 Arg::or("filters", Expr::int("filters", filters), Lit::None),
                 Arg::or("kernel_size", Expr::slot("kernel_size", Lit::sizes(&shape[..n])), Lit::None),
                 Arg::or("strides", Expr::slot("strides", Lit::sizes(&op.strides)), Lit::Int(1)),
-                padding(same),
+                padding(same, &[0]),
                 Arg::keyword("dilation_rate", Expr::slot("dilation", Lit::sizes(&op.dilations)), Some(Lit::Int(1))),
                 flag("use_bias", bias),
             ],

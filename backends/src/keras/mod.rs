@@ -7,11 +7,14 @@ mod build;
 pub mod files;
 mod functional;
 mod functions;
+mod fuse;
 mod layers;
 pub mod model;
 mod operations;
 mod pooling;
+mod prepare;
 pub mod read;
+mod recurrent;
 mod shapes;
 mod source;
 mod trace;
@@ -29,6 +32,8 @@ use model::Model;
 
 /// The planner's word for a chain.
 const CHAIN: &str = "chain";
+/// The layer that gives back what it gets.
+const IDENTITY: &str = "layers.Identity";
 /// What joins the scopes in a layer's name. Keras forbids `/`, and with PyTorch as its backend the dot; the second where
 /// the first would give two layers one name.
 const JOINTS: [&str; 2] = ["_", "__"];
@@ -66,6 +71,7 @@ pub struct Generated {
 /// # Errors
 /// Every node that Keras cannot say.
 pub fn generate(graph: &Graph, options: &Options) -> Result<Generated> {
+    let graph = &prepare::prepared(graph)?;
     let mut leaves = Vec::new();
     let mut problems = Vec::new();
     for id in graph.order()? {
@@ -74,14 +80,13 @@ pub fn generate(graph: &Graph, options: &Options) -> Result<Generated> {
         if matches!(graph.op(id), Op::Input(_)) || (matches!(graph.op(id), Op::Constant(_)) && !is_output) {
             continue;
         }
-        match leaf(graph, id) {
+        match leaf(graph, id, options.version) {
             Ok(leaf) => leaves.push(leaf),
             Err(problem) => problems.push(problem),
         }
     }
     Error::collect(problems)?;
-    let program =
-        plan::plan(graph, leaves, &Dialect { sequential: CHAIN, identity: "layers.Identity", functional: true })?;
+    let program = plan::plan(graph, leaves, &Dialect { sequential: CHAIN, identity: IDENTITY, functional: true })?;
     let mut joint = JOINTS[0];
     let mut functions = functional::functions(&program, joint, &HashSet::new());
     if trace::collide(&program, &functions, joint) {
@@ -99,8 +104,8 @@ pub fn generate(graph: &Graph, options: &Options) -> Result<Generated> {
 }
 
 /// A node as a leaf.
-fn leaf(graph: &Graph, id: NodeId) -> std::result::Result<Leaf, Problem> {
-    let mut b = Builder::new(graph, id);
+fn leaf(graph: &Graph, id: NodeId, version: u8) -> std::result::Result<Leaf, Problem> {
+    let mut b = Builder::new(graph, id, version);
     let (role, expr) = expression(&mut b, graph.op(id))?;
     Ok(b.leaf(&role, expr))
 }
@@ -149,7 +154,7 @@ fn expression(b: &mut Builder<'_>, op: &Op) -> std::result::Result<(String, Expr
         Op::CumSum(op) => named("sums", f::cumsum(b, op)),
         Op::Dense(_) => named("fc", l::dense(b)),
         Op::MatMul(op) => named("product", f::matmul(b, op)),
-        Op::Recurrent(_) => Err(b.problem("recurrent layers are not written as Keras code yet")),
+        Op::Recurrent(op) => named("rnn", recurrent::recurrent(b, op)),
         Op::Einsum(op) => named("product", f::einsum(b, &op.equation)),
         Op::Reduce(op) => named(&format!("{:?}", op.kind).to_lowercase(), f::reduce(b, op)),
         Op::ArgReduce(op) => named("index", f::arg_reduce(b, op)),

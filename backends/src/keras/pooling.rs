@@ -36,7 +36,7 @@ pub fn pool(b: &mut Builder<'_>, op: &Pool) -> Built {
     if op.dilations.iter().any(|&d| d > 1) {
         return dilated(b, op, &pads, &reach);
     }
-    let same = !is_zero && is_same(&input, &op.kernel, &op.strides, &op.dilations, &pads);
+    let same = !is_zero && is_same(b, &op.kernel, &op.strides, &op.dilations, &pads);
     let kind = if op.kind == PoolKind::Max { "Max" } else { "Average" };
     let layer = |same: bool, x: Expr| {
         let size = Lit::sizes(&op.kernel);

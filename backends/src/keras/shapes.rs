@@ -53,11 +53,15 @@ pub fn transpose(b: &mut Builder<'_>, perm: &[usize]) -> Built {
     if perm.iter().copied().eq(0..perm.len()) {
         return Ok(x);
     }
-    if batched && perm.first() == Some(&0) {
-        let dims = Arg::or("dims", Expr::slot("dims", Lit::tuple(&perm[1..])), Lit::None);
-        return Ok(call_layer("Permute", vec![dims], x));
+    Ok(if batched { reordered(x, perm) } else { transposed(x, perm) })
+}
+
+/// `layers.Permute` where the batch stays first, else `ops.transpose`.
+pub fn reordered(x: Expr, perm: &[usize]) -> Expr {
+    match perm.split_first() {
+        Some((0, rest)) => permuted(x, rest),
+        _ => transposed(x, perm),
     }
-    Ok(transposed(x, perm))
 }
 
 /// `layers.Flatten` for the last axes of an image, else `ops.squeeze`.

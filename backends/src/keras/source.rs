@@ -80,6 +80,7 @@ pub fn render(graph: &Graph, functions: &[Function], options: &Options) -> Resul
     context.insert("weights", &Lit::Str(options.weights_file.clone()).to_string());
     context.insert("kit_model", &options.kit_model);
     context.insert("version", &version);
+    context.insert("bidirectional", &uses(&texts, "layers.Bidirectional("));
     let mut tera = tera::Tera::default();
     tera.autoescape_on(Vec::new());
     let text = tera.add_raw_template("keras.py", TEMPLATE).and_then(|()| tera.render("keras.py", &context));
@@ -109,6 +110,11 @@ fn body(function: &Function, version: u8) -> Vec<String> {
     let mut lines = Vec::new();
     for item in &function.statements {
         match item {
+            // What is only done under a condition.
+            Statement::Assign(targets, Expr::If(some, test, none)) if **none == Expr::name(&targets.join(", ")) => {
+                lines.push(format!("    if {}:", said(test)));
+                lines.extend(statement(8, &format!("{} = ", targets.join(", ")), &said(some)));
+            }
             Statement::Assign(targets, expr) => {
                 lines.extend(statement(4, &format!("{} = ", targets.join(", ")), &said(expr)));
             }

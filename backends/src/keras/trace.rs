@@ -125,6 +125,8 @@ enum Val {
     List(Vec<Val>),
     /// A literal, as Python has it.
     Plain(Json),
+    /// A number that JSON does not have, as Python reads it.
+    Endless(&'static str),
     /// A tensor that was made without any input.
     Constant {
         shape: Vec<usize>,
@@ -188,7 +190,10 @@ impl Tracer<'_> {
     fn eval(&mut self, expr: &Expr, scope: &Scope) -> Traced<Val> {
         Ok(match expr {
             Expr::Name(text) => name(text, scope)?,
-            Expr::Slot(slot) => Val::Plain(literal(&slot.value)),
+            Expr::Slot(slot) => match &slot.value {
+                Lit::Float(bits) if !f32::from_bits(*bits).is_finite() => Val::Endless(endless(f32::from_bits(*bits))),
+                value => Val::Plain(literal(value)),
+            },
             Expr::Tuple(items) | Expr::List(items) => {
                 Val::List(items.iter().map(|item| self.eval(item, scope)).collect::<Traced<_>>()?)
             }
@@ -206,6 +211,10 @@ impl Tracer<'_> {
                     }
                 }
             }
+            Expr::If(some, test, none) => match self.eval(test, scope)? {
+                Val::Plain(test) => self.eval(if truth(&test) { some } else { none }, scope)?,
+                _ => return Err(format!("'{test}' is no condition")),
+            },
             Expr::Index(value, items) => {
                 let value = self.eval(value, scope)?;
                 match (value, items.as_slice()) {
@@ -249,16 +258,13 @@ impl Tracer<'_> {
     fn call(&mut self, function: &Expr, args: &[Arg], scope: &Scope) -> Traced<Val> {
         let Expr::Name(callee) = function else {
             let layer = self.eval(function, scope)?;
-            let args = args.iter().map(|arg| self.eval(&arg.value, scope)).collect::<Traced<Vec<_>>>()?;
             return match layer {
-                Val::Layer(layer) => self.called(layer, args),
+                Val::Layer(layer) => self.called_with(layer, args, scope),
                 _ => Err(format!("'{function}' can't be called")),
             };
         };
         if let Some(Val::Layer(layer)) = scope.get(callee) {
-            let layer = *layer;
-            let args = args.iter().map(|arg| self.eval(&arg.value, scope)).collect::<Traced<Vec<_>>>()?;
-            return self.called(layer, args);
+            return self.called_with(*layer, args, scope);
         }
         let mut values = Vec::new();
         let mut named = Vec::new();
@@ -272,7 +278,11 @@ impl Tracer<'_> {
         if let Some(class) = callee.strip_prefix("layers.") {
             let mut config = Map::new();
             for (name, value) in named {
-                config.insert(name, plain(value)?);
+                let value = match value {
+                    Val::Layer(inner) => self.wrapped(inner)?,
+                    value => plain(value)?,
+                };
+                config.insert(name, value);
             }
             let name = match config.get("name").and_then(Json::as_str) {
                 Some(name) => name.to_owned(),
@@ -426,6 +436,33 @@ impl Tracer<'_> {
         self.model.layers.len() - 1
     }
 
+    /// The configuration of a layer that is part of another, and of the model only there.
+    fn wrapped(&mut self, layer: usize) -> Traced<Json> {
+        if layer + 1 != self.model.layers.len() {
+            return Err("a layer of another stands in several places".to_owned());
+        }
+        let layer = self.model.layers.remove(layer);
+        let (module, class) = (layer.module, layer.class_name);
+        Ok(json!({"module": module, "class_name": class, "config": layer.config, "registered_name": null}))
+    }
+
+    /// A call of a layer with arguments of which some have names.
+    fn called_with(&mut self, layer: usize, args: &[Arg], scope: &Scope) -> Traced<Val> {
+        let (mut values, mut kwargs) = (Vec::new(), Vec::new());
+        for arg in args {
+            let value = self.eval(&arg.value, scope)?;
+            match &arg.name {
+                Some(name) => kwargs.push((name.clone(), argument(value)?)),
+                None => values.push(value),
+            }
+        }
+        let result = self.called(layer, values)?;
+        if let Some(call) = self.model.layers[layer].calls.last_mut() {
+            call.kwargs = kwargs;
+        }
+        Ok(result)
+    }
+
     fn called(&mut self, layer: usize, args: Vec<Val>) -> Traced<Val> {
         let args = args.into_iter().map(argument).collect::<Traced<Vec<_>>>()?;
         let calls = &mut self.model.layers[layer].calls;
@@ -474,13 +511,41 @@ fn literal(lit: &Lit) -> Json {
         Lit::None | Lit::Any | Lit::Module(_) => Json::Null,
         Lit::Bool(value) => json!(value),
         Lit::Int(value) => json!(value),
+        Lit::Float(bits) if !f32::from_bits(*bits).is_finite() => json!(endless(f32::from_bits(*bits))),
         Lit::Float(_) => json!(lit.to_string().parse::<f64>().unwrap_or(f64::NAN)),
         Lit::Str(text) => json!(text),
         Lit::Tuple(items) | Lit::List(items) => items.iter().map(literal).collect(),
     }
 }
 
+fn endless(value: f32) -> &'static str {
+    match value {
+        value if value.is_nan() => "nan",
+        value if value > 0.0 => "inf",
+        _ => "-inf",
+    }
+}
+
+/// As Python sees it.
+fn truth(value: &Json) -> bool {
+    match value {
+        Json::Null => false,
+        Json::Bool(value) => *value,
+        Json::Number(number) => number.as_f64() != Some(0.0),
+        Json::String(text) => !text.is_empty(),
+        Json::Array(items) => !items.is_empty(),
+        Json::Object(_) => true,
+    }
+}
+
 fn arithmetic(a: &Json, symbol: &str, b: &Json) -> Traced<Json> {
+    match symbol {
+        "==" => return Ok((a == b).into()),
+        "!=" => return Ok((a != b).into()),
+        "or" => return Ok(if truth(a) { a.clone() } else { b.clone() }),
+        "and" => return Ok(if truth(a) { b.clone() } else { a.clone() }),
+        _ => {}
+    }
     let failed = || format!("{a} {symbol} {b} can't be computed");
     if let (Some(a), Some(b)) = (a.as_i64(), b.as_i64()) {
         let result = match symbol {
@@ -508,7 +573,7 @@ fn plain(value: Val) -> Traced<Json> {
     match value {
         Val::Plain(value) => Ok(value),
         Val::List(items) => items.into_iter().map(plain).collect(),
-        Val::Constant { .. } | Val::Tensor(_) | Val::Layer(_) => {
+        Val::Constant { .. } | Val::Tensor(_) | Val::Layer(_) | Val::Endless(_) => {
             Err("a tensor stands where a model's file has a number".to_owned())
         }
     }
@@ -519,10 +584,15 @@ fn argument(value: Val) -> Traced<Argument> {
         Val::Tensor(tensor) => Argument::Tensor(tensor),
         Val::List(items) => Argument::List(items.into_iter().map(argument).collect::<Traced<_>>()?),
         Val::Plain(value) => Argument::Plain(value),
+        Val::Endless(value) => {
+            Argument::Plain(json!({"class_name": "__numpy__", "config": {"value": value, "dtype": "float32"}}))
+        }
         Val::Constant { shape, dtype, values } => {
+            // An array is read by NumPy, which knows infinities by name.
+            let kind = if values.iter().any(Json::is_string) { "__numpy__" } else { "__tensor__" };
             let mut values = values.into_iter();
             let value = nested(&mut values, &shape);
-            Argument::Plain(json!({"class_name": "__tensor__", "config": {"value": value, "dtype": dtype}}))
+            Argument::Plain(json!({"class_name": kind, "config": {"value": value, "dtype": dtype}}))
         }
         Val::Layer(_) => return Err("a layer stands where a tensor is expected".to_owned()),
     })

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use modelport_ir::Value;
 
 use super::block::{Block, Item, is_composite};
+use super::words::is_number;
 use crate::python::{Arg, Expr, Lit, Namer, Slot, snake_case};
 
 /// Which slots are arguments, and what those are called.
@@ -34,6 +35,8 @@ enum Binding {
     Argument(usize, Derived),
     /// A condition on arguments, and a name for it.
     Test(String, Expr),
+    /// Nothing where there is padding of its own before (by number), else `same`.
+    SameUnless(usize),
 }
 
 /// Roles of conditions begin so: `if shortcut` says whether there is a shortcut.
@@ -110,7 +113,7 @@ pub fn arguments(slots: &[Vec<Slot>], block: &Block) -> Arguments {
     for position in 0..count {
         let values = || slots.iter().map(|slots| &slots[position].value);
         let role = &slots[0][position].role;
-        if role == "stride" && values().any(|value| *value == Lit::Any) {
+        if matches!(role.as_str(), "stride" | "strides") && values().any(|value| *value == Lit::Any) {
             let fits = |arg: &Argument| {
                 arg.role == *role && arg.values.iter().zip(values()).all(|(a, b)| *b == Lit::Any || a == b)
             };
@@ -139,6 +142,9 @@ pub fn arguments(slots: &[Vec<Slot>], block: &Block) -> Arguments {
             Some((index, derived)) => {
                 result.fill(index, &values);
                 result.binding[position] = Binding::Argument(index, derived);
+            }
+            None if let Some(number) = result.same_unless(&values) => {
+                result.binding[position] = Binding::SameUnless(number);
             }
             None => {
                 let wish = argument_name("padding", position, block, &result);
@@ -175,9 +181,16 @@ fn argument_name(role: &str, position: usize, block: &Block, so_far: &Arguments)
             if role == "out_channels" && !taken("width") && !taken("mid_channels") {
                 return "mid_channels".to_owned();
             }
-            let own = item.name.as_deref().unwrap_or(&item.role);
-            let role = if is_channels(role) { "channels" } else { role };
-            return format!("{}_{role}", snake_case(own));
+            let own = match &item.name {
+                Some(name) if !is_number(name) => name.clone(),
+                _ => item.word(),
+            };
+            let role = match role {
+                "filters" | "units" => role,
+                role if is_channels(role) => "channels",
+                role => role,
+            };
+            return format!("{}_{role}", snake_case(&own));
         }
         at += n;
     }
@@ -197,7 +210,8 @@ impl Arguments {
         let resizes = |item: &Item| {
             let mut found = false;
             for member in &item.members {
-                member.ctor.slots(&mut |slot| found |= slot.role.starts_with("out_"));
+                let resizes = |role: &str| role.starts_with("out_") || matches!(role, "filters" | "units");
+                member.ctor.slots(&mut |slot| found |= resizes(&slot.role));
             }
             found || item.members.iter().any(is_composite)
         };
@@ -215,8 +229,9 @@ impl Arguments {
             let leaves = item.results.iter().any(|value| ends.contains(value));
             places.extend(std::iter::repeat_n((enters, leaves), n));
         }
-        for wish in ["in_channels", "out_channels"] {
-            if self.args.iter().any(|arg| arg.name == wish) {
+        for wish in ["in_channels", "out_channels", "filters", "units"] {
+            let holder = self.args.iter().position(|arg| arg.name == wish);
+            if holder.is_some() && wish.ends_with("channels") {
                 continue;
             }
             let found = (0..slots.len()).find_map(|position| {
@@ -231,6 +246,11 @@ impl Arguments {
                 (fits && free && derived == Derived::Same).then_some(index)
             });
             if let Some(index) = found {
+                if let Some(holder) = holder.filter(|&holder| holder != index) {
+                    let free = |name: &String| self.args.iter().all(|arg| arg.name != *name);
+                    let names = ["mid", "inner", "first"].map(|word| format!("{word}_{wish}"));
+                    self.args[holder].name = names.into_iter().find(free).unwrap_or_else(|| "width".to_owned());
+                }
                 self.args[index].name = wish.to_owned();
             }
         }
@@ -246,6 +266,7 @@ impl Arguments {
             let most = values.iter().filter(|v| **v != Lit::Any).max_by_key(|v| mode(v));
             *default = match natural_default(role) {
                 _ if optional || modules => optional.then_some(Lit::None),
+                _ if role == TEST => most.cloned(),
                 Some(value) if mode(&value) * 3 >= values.len() => Some(value),
                 _ if unknown => most.cloned(),
                 _ if is_channels(role) => None,
@@ -269,7 +290,10 @@ impl Arguments {
         let is = |test: &dyn Fn(usize) -> bool| (0..wanted.len()).all(|block| test(block) == wanted[block]);
         // What is given to the optional part alone says whether it is there.
         let given = self.args.iter().position(|arg| {
-            let truthy = |value: &Lit| matches!(value, Lit::Tuple(_)) || matches!(value, Lit::Int(n) if *n != 0);
+            let truthy = |value: &Lit| match value {
+                Lit::Int(n) => *n != 0,
+                value => matches!(value, Lit::Tuple(_) | Lit::Str(_)),
+            };
             is(&|block| truthy(&arg.values[block])) && is(&|block| arg.values[block] != Lit::Any)
         });
         if let Some(index) = given {
@@ -278,9 +302,10 @@ impl Arguments {
             return Some(Expr::name(&arg.name));
         }
         let known: Vec<&Argument> = self.args.iter().filter(|arg| !arg.values.contains(&Lit::Any)).collect();
-        let stride = known.iter().find(|arg| arg.name == "stride");
+        let stride = known.iter().find(|arg| matches!(arg.name.as_str(), "stride" | "strides"));
         let strided = |block: usize| stride.is_some_and(|arg| arg.values[block] != Lit::Int(1));
-        let stride_is = |operator| Expr::name("stride").binary(operator, Expr::slot("", Lit::Int(1)));
+        let stride_name = Expr::name(stride.map_or("", |arg| arg.name.as_str()));
+        let stride_is = |operator| stride_name.clone().binary(operator, Expr::slot("", Lit::Int(1)));
         if stride.is_some() && is(&strided) {
             return Some(stride_is("!="));
         }
@@ -366,10 +391,21 @@ impl Arguments {
         })
     }
 
+    /// `same` where nothing pads before.
+    fn same_unless(&self, values: &[Lit]) -> Option<usize> {
+        let text = |text: &str| Lit::Str(text.to_owned());
+        self.padded.iter().position(|(_, holds)| {
+            let fits = |(value, &holds): (&Lit, &bool)| {
+                *value == Lit::Any || *value == text(if holds { "valid" } else { "same" })
+            };
+            values.iter().zip(holds).all(fits)
+        })
+    }
+
     /// What a slot of `forward` makes the module keep: a name, and what it is.
     pub fn kept(&self, position: usize) -> Option<(String, Expr)> {
         match &self.binding[position] {
-            Binding::Constant(_) => None,
+            Binding::Constant(_) | Binding::SameUnless(_) => None,
             Binding::Argument(index, _) => Some((self.args[*index].name.clone(), Expr::name(&self.args[*index].name))),
             Binding::Test(name, test) => Some((name.clone(), test.clone())),
         }
@@ -383,6 +419,10 @@ impl Arguments {
             Binding::Test(_, test) if prefix.is_empty() => return test.clone(),
             Binding::Test(name, _) => return Expr::name(&format!("{prefix}{name}")),
             Binding::Argument(index, derivation) => (*index, *derivation),
+            Binding::SameUnless(other) => {
+                let text = |text: &str| Box::new(Expr::slot("", Lit::Str(text.to_owned())));
+                return Expr::If(text("valid"), Box::new(self.padded[*other].0.clone()), text("same"));
+            }
         };
         let name = Expr::name(&format!("{prefix}{}", self.args[index].name));
         match derivation {

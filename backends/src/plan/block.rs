@@ -6,7 +6,7 @@ use std::fmt::Write;
 use modelport_ir::Value;
 
 use super::leaf::{Member, MemberKind, ModuleForm, Param};
-use crate::python::{Arg, Expr, Slot};
+use crate::python::{Arg, Expr, Slot, snake_case};
 
 /// A call: a leaf, or a region that has become a class or a chain.
 #[derive(Clone, Debug)]
@@ -36,6 +36,16 @@ impl Item {
     pub fn placed(role: &str, members: Vec<Member>, expr: Expr, operands: Vec<Value>, results: Vec<Value>) -> Item {
         let (name, hints, modules, shared) = (Some(role.to_owned()), Vec::new(), None, None);
         Item { name, role: role.to_owned(), members, expr, operands, results, hints, modules, shared }
+    }
+
+    /// What it is, in a word: the class that it calls, or its role.
+    pub fn word(&self) -> String {
+        match self.members.first().map(|member| &member.ctor) {
+            Some(Expr::Call(class, _)) if self.members.first().is_some_and(is_composite) => {
+                snake_case(&class.to_string())
+            }
+            _ => self.role.clone(),
+        }
     }
 
     /// A call of nothing.
@@ -143,9 +153,12 @@ pub fn is_layers(block: &Block) -> bool {
     block.items.iter().all(|item| item.members.iter().all(|member| !is_composite(member)))
 }
 
-/// Equal for calls that may stand for each other: everything but literals, names and wires.
-pub fn form(item: &Item, sequential: &str) -> String {
-    let blank = |expr: &Expr| nameless(&expr.map_slots(&mut |_| Expr::name("#")), sequential).to_string();
+/// Equal for calls that may stand for each other: everything but literals, wires and (unless they are `exact`) names.
+pub fn form(item: &Item, sequential: &str, exact: bool) -> String {
+    let blank = |expr: &Expr| {
+        let open = expr.map_slots(&mut |_| Expr::name("#"));
+        if exact { open.to_string() } else { nameless(&open, sequential).to_string() }
+    };
     let mut text = blank(&item.expr);
     for member in &item.members {
         let keys: Vec<&str> = member.params.iter().map(|param| param.key.as_str()).collect();
@@ -159,15 +172,18 @@ pub fn form(item: &Item, sequential: &str) -> String {
     text
 }
 
-/// Equal for blocks that may share a class: everything but literals and names.
-pub fn signature(block: &Block, sequential: &str) -> String {
+/// Equal for blocks that may share a class: everything but literals and (unless they are `exact`) names.
+pub fn signature(block: &Block, sequential: &str, exact: bool) -> String {
     let mut wires: HashMap<Value, String> = HashMap::new();
     for (i, value) in block.inputs.iter().enumerate() {
         wires.insert(*value, format!("i{i}"));
     }
     let mut text = String::new();
     for (index, item) in block.items.iter().enumerate() {
-        text.push_str(&form(item, sequential));
+        text.push_str(&form(item, sequential, exact));
+        if let (true, Some(name), false) = (exact, &item.name, item.members.is_empty()) {
+            let _ = write!(text, " called {name}");
+        }
         for operand in &item.operands {
             let _ = write!(text, " {}", wires.get(operand).map_or("?", String::as_str));
         }

@@ -10,10 +10,11 @@ use super::arguments::{arguments, is_channels};
 use super::block::{Block, Item, call_item, is_layers, member_role, signature, slots, split};
 use super::forward::{self, Body, Step};
 use super::leaf::{Leaf, MemberKind, Param};
+use super::modules::is_torch_class;
 use super::region::{self, Child, Tree};
 use super::structure;
 use super::unify;
-use super::words::{common_name, common_prefix, is_generic, role_word};
+use super::words::{common_name, common_prefix, is_generic, is_number, role_word};
 use crate::python::{Arg, Expr, Lit, Namer, Slot, camel_case, identifier, snake_case};
 
 /// A module: what it keeps and what it does.
@@ -61,6 +62,8 @@ struct Planner<'a> {
     parents: HashMap<usize, (usize, usize)>,
 }
 
+/// Deepest nesting for which modules of one class are brought together.
+const LEVELS: usize = 64;
 /// Longest chain that is always written out where it stands.
 const INLINE: usize = 3;
 /// Lines of a class, beside those of its members.
@@ -87,8 +90,7 @@ pub fn program(graph: &Graph, leaves: Vec<Leaf>, tree: &Tree, dialect: &Dialect)
         parents: HashMap::new(),
     };
     planner.form(tree.root);
-    let mut levels: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    planner.height(tree.root, &mut levels);
+    let levels = planner.levels();
     let root_name = planner.root_name();
     planner.namer.take(&root_name);
     for regions in levels.into_values() {
@@ -101,19 +103,54 @@ pub fn program(graph: &Graph, leaves: Vec<Leaf>, tree: &Tree, dialect: &Dialect)
 }
 
 impl Planner<'_> {
-    fn height(&self, region: usize, levels: &mut BTreeMap<usize, Vec<usize>>) -> usize {
-        let mut height = 0;
-        for child in &self.tree.regions[region].children {
-            if let Child::Region(inner) = child {
-                height = height.max(1 + self.height(*inner, levels));
+    /// Regions by how deeply others are nested in them. Modules of one class of the source are of one level.
+    fn levels(&self) -> BTreeMap<usize, Vec<usize>> {
+        let mut order = Vec::new();
+        self.inside_out(self.tree.root, &mut order);
+        let mut heights: HashMap<usize, usize> = HashMap::new();
+        let mut raised = HashMap::new();
+        // A class that holds itself never comes to rest.
+        for _ in 0..=self.tree.regions.len().min(LEVELS) {
+            let before = heights.clone();
+            for &region in &order {
+                let of = &self.tree.regions[region];
+                let inner = of.children.iter().filter_map(|child| match child {
+                    Child::Region(inner) => heights.get(inner).map(|height| height + 1),
+                    Child::Leaf(_) => None,
+                });
+                let height = inner.max().unwrap_or(0);
+                let class = raised.entry(of.class.as_str()).or_insert(0);
+                *class = height.max(*class);
+                let kin = self.tree.exact && region != self.tree.root && !is_torch_class(&of.class);
+                heights.insert(region, if kin && !of.class.is_empty() { *class } else { height });
+            }
+            if heights == before {
+                break;
             }
         }
-        levels.entry(height).or_default().push(region);
-        height
+        let mut levels: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for region in order {
+            levels.entry(heights[&region]).or_default().push(region);
+        }
+        levels
+    }
+
+    /// A region after all that are in it.
+    fn inside_out(&self, region: usize, order: &mut Vec<usize>) {
+        for child in &self.tree.regions[region].children {
+            if let Child::Region(inner) = child {
+                self.inside_out(*inner, order);
+            }
+        }
+        order.push(region);
     }
 
     fn root_name(&self) -> String {
-        let scope = &self.tree.regions[self.tree.root].name;
+        let root = &self.tree.regions[self.tree.root];
+        if self.tree.exact && !root.class.is_empty() && !is_torch_class(&root.class) {
+            return root.class.clone();
+        }
+        let scope = &root.name;
         let name = if scope.is_empty() { &self.graph.name } else { scope };
         let name = camel_case(name);
         if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) { format!("Net{name}") } else { name }
@@ -134,11 +171,7 @@ impl Planner<'_> {
     /// The calls of a region, ordered by a walk from its outputs.
     fn block(&self, region: usize) -> Block {
         let children = &self.tree.regions[region].children;
-        let items: Vec<Item> = children
-            .iter()
-            .map(|&child| self.item(child))
-            .flat_map(|item| if self.dialect.functional { vec![item] } else { split(item) })
-            .collect();
+        let items: Vec<Item> = children.iter().map(|&child| self.item(child)).flat_map(split).collect();
         let made: HashSet<Value> = items.iter().flat_map(|item| item.results.iter().copied()).collect();
         let (inputs, outputs) = if region == self.tree.root {
             let inputs = self.graph.inputs.iter().map(|port| port.value).collect();
@@ -215,20 +248,29 @@ impl Planner<'_> {
         let mut groups: IndexMap<String, Vec<(usize, Block)>> = IndexMap::new();
         for region in regions {
             let block = self.block(region);
-            groups.entry(signature(&block, self.dialect.sequential)).or_default().push((region, block));
+            groups
+                .entry(signature(&block, self.dialect.sequential, self.tree.exact))
+                .or_default()
+                .push((region, block));
         }
         let mut groups: Vec<_> = groups.into_values().collect();
-        if !self.dialect.functional {
-            let chains: Vec<bool> = groups.iter().map(|group| self.chains(group).is_some()).collect();
-            let (sequential, identity) = (self.dialect.sequential, self.dialect.identity);
-            let place = |region: usize| {
-                let (form, index) = self.place(region);
-                (form.to_owned(), index)
-            };
-            let context = unify::Context { graph: self.graph, sequential, identity: Some(identity), place: &place };
-            groups = unify::unify(groups, &chains, &context);
-        }
-        for group in groups.into_iter().flat_map(apart) {
+        let chains: Vec<bool> = groups.iter().map(|group| self.chains(group).is_some()).collect();
+        let Dialect { sequential, identity, functional } = *self.dialect;
+        let place = |region: usize| {
+            let (form, index) = self.place(region);
+            (form.to_owned(), index)
+        };
+        let context = unify::Context {
+            graph: self.graph,
+            sequential,
+            identity: Some(identity),
+            functional,
+            exact: self.tree.exact,
+            place: &place,
+        };
+        groups = unify::unify(groups, &chains, &context);
+        for mut group in groups.into_iter().flat_map(apart) {
+            group.sort_by_key(|(region, _)| *region);
             if let Some(chains) = self.chains(&group) {
                 for ((region, block), item) in group.iter().zip(chains) {
                     debug_assert_eq!(block.outputs.len(), 1);
@@ -242,6 +284,10 @@ impl Planner<'_> {
             let scopes = match is_layers(&group[0].1) {
                 true => Vec::new(),
                 false => named.map(|(region, _)| self.tree.regions[*region].name.clone()).collect(),
+            };
+            let scopes = match self.tree.exact {
+                true => group.iter().map(|(region, _)| self.path(*region)).collect(),
+                false => scopes,
             };
             let blocks: Vec<&Block> = group.iter().map(|(_, block)| block).collect();
             let (ctors, params) = self.class(blocks, name, scopes, None);
@@ -277,6 +323,13 @@ impl Planner<'_> {
             Some(&(parent, index)) => (self.forms.get(&parent).map_or("", String::as_str), index),
             None => ("", 0),
         }
+    }
+
+    /// The names of a region and of those around it, in order.
+    fn path(&self, region: usize) -> String {
+        let outwards = std::iter::successors(Some(region), |at| Some(self.parents.get(at)?.0));
+        let names: Vec<&str> = outwards.map(|at| self.tree.regions[at].name.as_str()).collect();
+        names.into_iter().rev().filter(|name| !name.is_empty()).collect::<Vec<_>>().join(".")
     }
 
     /// Notes the form of a region and of all below: the roles of its leaves, nested as the scopes are.
@@ -316,6 +369,9 @@ impl Planner<'_> {
                 let named = self.dialect.functional && (!module.params.is_empty() || item.members.len() == 1);
                 args.push(match (named, &item.name) {
                     (false, _) => Arg::new(module.ctor.clone()),
+                    (true, Some(name)) if self.tree.exact => {
+                        Arg::keyword(&namer.take_text(name), module.ctor.clone(), None)
+                    }
                     (true, Some(name)) if !is_generic(name) => {
                         Arg::keyword(&namer.take(name), module.ctor.clone(), None)
                     }
@@ -329,6 +385,16 @@ impl Planner<'_> {
 
     fn class_name(&self, group: &[(usize, Block)]) -> String {
         let (_, first) = &group[0];
+        let class = &self.tree.regions[group[0].0].class;
+        // A longer container is what it is called, if that is the same everywhere.
+        let name = &self.tree.regions[group[0].0].inner;
+        let same = group.iter().all(|(region, _)| self.tree.regions[*region].inner == *name);
+        if self.tree.exact && is_torch_class(class) && first.items.len() > 2 && same && !is_number(name) {
+            return camel_case(name);
+        }
+        if !class.is_empty() && !is_torch_class(class) {
+            return class.trim_start_matches('_').to_owned();
+        }
         if is_layers(first) && first.items.len() <= 4 && first.items.iter().any(|item| !item.members.is_empty()) {
             let mut below = Vec::new();
             self.tree.leaves_of(Child::Region(group[0].0), &mut below);
@@ -402,6 +468,7 @@ impl Planner<'_> {
                         bound => bound,
                     }
                 });
+                let ctor = decided(&ctor);
                 if let Some(known) = &known {
                     names.push(known[i].clone());
                     continue;
@@ -409,6 +476,8 @@ impl Planner<'_> {
                 let role = member_role(item, member);
                 let same = roles.iter().filter(|other| *other == role).count();
                 let wish = match &source_name {
+                    Some(name) if self.tree.exact && i == 0 => name.clone(),
+                    Some(name) if self.tree.exact => format!("{name}.{role}"),
                     Some(name) if i == 0 && !(is_generic(name) && same == 1) => identifier(name),
                     Some(name) if i > 0 && !is_generic(name) => format!("{}_{role}", identifier(name)),
                     _ if same > 1 => {
@@ -418,7 +487,7 @@ impl Planner<'_> {
                     }
                     _ => role.to_owned(),
                 };
-                let member_name = namer.take(&wish);
+                let member_name = if self.tree.exact { namer.take_text(&wish) } else { namer.take(&wish) };
                 members.push((
                     member.kind,
                     member_name.clone(),
@@ -432,9 +501,13 @@ impl Planner<'_> {
             let expr = item.expr.map_slots(&mut |slot| {
                 at += 1;
                 kept.extend(arguments.kept(at - 1));
+                if self.dialect.functional {
+                    // A function has its arguments at hand; the prefix tells them from its values.
+                    return own(&arguments.bind(at - 1, slot, ""));
+                }
                 arguments.bind(at - 1, slot, "self.")
             });
-            let expr = expr.rewrite(&mut |e| match e {
+            let expr = decided(&expr).rewrite(&mut |e| match e {
                 Expr::Member(i) => Some(Expr::name(&format!("self.{}", names.get(*i).map_or("", String::as_str)))),
                 _ => None,
             });
@@ -444,6 +517,10 @@ impl Planner<'_> {
                 results: item.results.clone(),
                 alone: false,
                 hints: match (&source_name, item.hints.as_slice()) {
+                    (Some(name), [_]) if self.tree.exact && is_number(name) => {
+                        let stem = name.trim_end_matches(|c: char| c == '.' || c.is_ascii_digit());
+                        vec![if stem.is_empty() { "y".to_owned() } else { stem.to_owned() }]
+                    }
                     (None, [_]) if item.name.is_some() => vec![names.first().unwrap_or(&item.role).clone()],
                     (Some(name), [_]) if item.name.is_some() => vec![name.clone()],
                     (_, hints) => hints.to_vec(),
@@ -498,6 +575,26 @@ impl Planner<'_> {
             .collect();
         (ctors, params)
     }
+}
+
+/// The expression without conditions that are the same in all blocks.
+fn decided(expr: &Expr) -> Expr {
+    expr.rewrite(&mut |e| match e {
+        Expr::If(some, test, none) => match test.as_ref() {
+            Expr::Slot(Slot { value: Lit::Bool(true), .. }) => Some(decided(some)),
+            Expr::Slot(Slot { value: Lit::Bool(false), .. }) => Some(decided(none)),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+/// Arguments in an expression as what the class keeps.
+fn own(expr: &Expr) -> Expr {
+    expr.rewrite(&mut |e| match e {
+        Expr::Name(name) => Some(Expr::name(&format!("self.{name}"))),
+        _ => None,
+    })
 }
 
 /// Most arguments of a class that a reader still follows.

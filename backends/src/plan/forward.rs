@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use modelport_ir::Value;
 
+use super::words::common_prefix;
 use crate::python::{Expr, LOOPED, Namer, identifier, snake_case};
 
 /// Longest line that results are written in place for.
@@ -70,8 +71,22 @@ pub fn order(steps: &[(Vec<Value>, Vec<Value>)], outputs: &[Value]) -> Vec<usize
 }
 
 /// Writes steps (in order) as a function body. `inputs` come with names; `locals` gives names to results.
-pub fn body(steps: Vec<Step>, inputs: &[(Value, String)], outputs: &[Value], mut locals: Namer) -> Body {
-    let mut writer = Writer::default();
+pub fn body(steps: Vec<Step>, inputs: &[(Value, String)], outputs: &[Value], locals: Namer) -> Body {
+    write(Writer::default(), steps, inputs, outputs, locals)
+}
+
+/// The same where most steps are statements: what goes on along a branch keeps the branch's name.
+pub fn branches(steps: Vec<Step>, inputs: &[(Value, String)], outputs: &[Value], locals: Namer) -> Body {
+    write(Writer { branches: true, ..Writer::default() }, steps, inputs, outputs, locals)
+}
+
+fn write(
+    mut writer: Writer,
+    steps: Vec<Step>,
+    inputs: &[(Value, String)],
+    outputs: &[Value],
+    mut locals: Namer,
+) -> Body {
     let mut reads: HashMap<Value, usize> = HashMap::new();
     for step in &steps {
         for (i, value) in step.operands.iter().enumerate() {
@@ -137,6 +152,7 @@ struct Writer {
     pending: HashMap<Value, (Expr, Vec<String>)>,
     statements: Vec<(Vec<usize>, Expr)>,
     hints: Vec<Vec<String>>,
+    branches: bool,
 }
 
 impl Writer {
@@ -213,6 +229,7 @@ impl Writer {
         }
         let mut names: Vec<String> =
             self.hints.iter().map(|hints| hints.first().cloned().unwrap_or_default()).collect();
+        let branches = if self.branches { self.branch_names(&result) } else { HashMap::new() };
         let args: Vec<String> = names[..inputs].to_vec();
         let mut live: Vec<usize> = (0..inputs).collect();
         let mut statements = Vec::new();
@@ -224,22 +241,36 @@ impl Writer {
                 },
                 _ => None,
             };
+            let mut ended = None;
+            let mut reads = Vec::new();
+            collect(&expr, &mut reads);
+            reads.dedup();
             live.retain(|&var| {
                 let stays = last[var] > at + 1;
                 if !stays {
                     locals.release(&names[var]);
+                    ended = Some(names[var].clone());
                 }
                 stays
             });
             let looped = passed.filter(|&var| last[var] <= at + 1).map(|var| names[var].clone());
             let mut given = Vec::with_capacity(targets.len());
             for &var in &targets {
+                let is_free = |name: &str| self.branches && !locals.is_taken(name);
                 let name = if let Some(name) = &looped {
                     locals.take(name)
                 } else if self.hints[var].first().is_some_and(|hint| hint == "_") {
                     "_".to_owned()
                 } else if targets.len() == 1 && !locals.is_taken("x") && !matches!(expr, Expr::List(_)) {
                     locals.take("x")
+                } else if let Some(name) = ended.as_ref().filter(|name| reads.len() == 1 && is_free(name)) {
+                    locals.take(name)
+                } else if let Some(name) = branches.get(&var).filter(|name| *name != "y") {
+                    locals.take(name)
+                } else if let Some(name) = ended.as_ref().filter(|name| name.starts_with('y') && is_free(name)) {
+                    locals.take(name)
+                } else if self.branches {
+                    locals.take("y")
                 } else {
                     let hint = self.hints[var].first().map(|hint| identifier(&snake_case(hint)));
                     locals.take(&hint.filter(|hint| hint != "x").unwrap_or_else(|| "y".to_owned()))
@@ -265,6 +296,71 @@ impl Writer {
             statements,
             result: result.iter().map(|expr| with_names(expr, &names)).collect(),
         }
+    }
+
+    /// For the first value of every branch a name for all of it: what its functions are called in the source. Layers
+    /// have names of their own.
+    fn branch_names(&self, result: &[Expr]) -> HashMap<usize, String> {
+        let mut readers: HashMap<usize, Vec<usize>> = HashMap::new();
+        let mut reads = Vec::with_capacity(self.statements.len());
+        for (at, expr) in self.statements.iter().map(|(_, expr)| expr).chain(result).enumerate() {
+            let mut vars = Vec::new();
+            collect(expr, &mut vars);
+            vars.sort_unstable();
+            vars.dedup();
+            vars.iter().for_each(|&var| readers.entry(var).or_default().push(at));
+            reads.push(vars);
+        }
+        let telling = |at: usize| {
+            let (targets, expr) = &self.statements[at];
+            let Expr::Call(function, _) = expr else { return None };
+            let Expr::Name(function) = function.as_ref() else { return None };
+            let hint = targets.first().and_then(|&var| self.hints[var].first())?;
+            (!function.contains('.')
+                && hint != function
+                && !hint.contains('.')
+                && hint.starts_with(|c: char| c.is_ascii_alphabetic()))
+            .then_some(hint)
+        };
+        let mut names = HashMap::new();
+        let mut inside: HashSet<usize> = HashSet::new();
+        for (first, (targets, _)) in self.statements.iter().enumerate() {
+            let &[var] = targets.as_slice() else { continue };
+            if inside.contains(&var) {
+                continue;
+            }
+            let mut hints: Vec<&str> = telling(first).map(String::as_str).into_iter().collect();
+            let mut at = var;
+            while let Some(&[next]) = readers.get(&at).map(Vec::as_slice)
+                && reads[next].len() == 1
+                && let Some((targets, _)) = self.statements.get(next)
+                && let &[target] = targets.as_slice()
+            {
+                hints.extend(telling(next).map(String::as_str));
+                at = target;
+                inside.insert(target);
+            }
+            // `branch_10`, `branch_11` have in common that they are branches.
+            let stem = common_prefix(&hints);
+            let digits = stem.trim_end_matches(|c: char| c.is_ascii_digit());
+            let stem = if digits.ends_with('_') { digits } else { stem }.trim_end_matches('_');
+            // What is returned beside others is what it is called in the end.
+            let last = self.hints[at].first().filter(|_| result.len() > 1 && result.contains(&Expr::Var(at)));
+            let name = match hints.as_slice() {
+                _ if let Some(last) = last => last.clone(),
+                [one, rest @ ..] if rest.iter().all(|other| other == one) => (*one).to_owned(),
+                _ if stem.len() > 1 => stem.to_owned(),
+                [.., last] => (*last).to_owned(),
+                [] => "y".to_owned(),
+            };
+            names.insert(var, identifier(&snake_case(&name)));
+        }
+        // One branch beside the trunk needs no name.
+        let distinct: HashSet<&String> = names.values().filter(|name| *name != "y").collect();
+        if distinct.len() < 2 && result.len() < 2 {
+            names.values_mut().for_each(|name| *name = "y".to_owned());
+        }
+        names
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Region {
     pub name: String,
     /// The name of the innermost of these scopes.
     pub inner: String,
+    /// The class of the source's module that it is, without its package; empty where there is none.
+    pub class: String,
     /// What is in it.
     pub children: Vec<Child>,
 }
@@ -38,13 +40,21 @@ pub struct Tree {
     pub root: usize,
     /// Names of leaves that had a scope of their own.
     pub leaf_names: HashMap<usize, String>,
+    /// Whether scopes are the source's modules: then names are kept to the letter, as paths with dots.
+    pub exact: bool,
 }
 
 impl Tree {
     /// Groups leaves by their scopes.
     pub fn new(graph: &Graph, leaves: &[Leaf], mut paths: Vec<Vec<String>>) -> Tree {
         join_shared(graph, leaves, &mut paths);
-        let mut tree = Tree { regions: vec![Region::default()], root: 0, leaf_names: HashMap::new() };
+        let exact = graph.modules.len() > 1;
+        let mut tree = Tree { regions: vec![Region::default()], root: 0, leaf_names: HashMap::new(), exact };
+        let class_of = |path: &[String]| {
+            let class = graph.modules.get(&path.join(".")).map_or("", String::as_str);
+            class.rsplit('.').next().unwrap_or_default().to_owned()
+        };
+        tree.regions[0].class = class_of(&[]);
         let mut by_path: HashMap<Vec<String>, usize> = HashMap::from([(Vec::new(), 0)]);
         for (leaf, path) in paths.iter().enumerate() {
             let mut parent = 0;
@@ -54,7 +64,8 @@ impl Tree {
                     None => {
                         let name = path[length - 1].clone();
                         let region = tree.regions.len();
-                        tree.regions.push(Region { inner: name.clone(), name, children: Vec::new() });
+                        let class = class_of(&path[..length]);
+                        tree.regions.push(Region { inner: name.clone(), name, class, children: Vec::new() });
                         tree.regions[parent].children.push(Child::Region(region));
                         by_path.insert(path[..length].to_vec(), region);
                         region
@@ -68,8 +79,12 @@ impl Tree {
         tree.collapse(tree.root);
         tree.untangle(leaves, tree.root);
         tree.collapse(tree.root);
-        tree.open_only_region(leaves);
-        super::structure::find(&mut tree, graph, leaves);
+        if exact {
+            tree.open_containers(tree.root);
+        } else {
+            tree.open_only_region(leaves);
+            super::structure::find(&mut tree, graph, leaves);
+        }
         tree.open_single_layers(leaves);
         tree
     }
@@ -168,8 +183,11 @@ impl Tree {
                 Child::Region(inner) => match self.regions[inner].children.as_slice() {
                     [Child::Leaf(leaf)] => {
                         let leaf = *leaf;
-                        self.leaf_names.entry(leaf).or_insert_with(|| self.regions[inner].name.clone());
-                        self.leaf_names.insert(leaf, self.regions[inner].name.clone());
+                        let outer = self.regions[inner].name.clone();
+                        match self.leaf_names.get_mut(&leaf) {
+                            Some(name) if self.exact => *name = format!("{outer}.{name}"),
+                            _ => _ = self.leaf_names.insert(leaf, outer),
+                        }
                         Child::Leaf(leaf)
                     }
                     _ => child,
@@ -183,9 +201,54 @@ impl Tree {
             let content = std::mem::take(&mut self.regions[inner]);
             let this = &mut self.regions[region];
             this.children = content.children;
-            this.inner = content.inner;
-            if this.name.is_empty() {
-                this.name = content.name;
+            if self.exact {
+                this.inner = content.inner;
+                // A container is no more than a part of the name.
+                if is_container(&this.class) && region != self.root {
+                    this.class = content.class;
+                    this.name = format!("{}.{}", this.name, content.name);
+                } else {
+                    self.prefix(region, &content.name);
+                }
+            } else {
+                this.inner = content.inner;
+                if this.name.is_empty() {
+                    this.name = content.name;
+                }
+            }
+        }
+    }
+
+    /// Puts the name of a scope that is no more in front of the names of what was in it.
+    fn prefix(&mut self, region: usize, name: &str) {
+        for child in self.regions[region].children.clone() {
+            let inner = match child {
+                Child::Region(inner) => Some(&mut self.regions[inner].name),
+                Child::Leaf(leaf) => self.leaf_names.get_mut(&leaf),
+            };
+            if let Some(inner) = inner {
+                *inner = format!("{name}.{inner}");
+            }
+        }
+    }
+
+    /// Containers of the source that hold modules say nothing but a name.
+    fn open_containers(&mut self, region: usize) {
+        let mut at = 0;
+        while let Some(&child) = self.regions[region].children.get(at) {
+            let Child::Region(inner) = child else {
+                at += 1;
+                continue;
+            };
+            let of = &self.regions[inner];
+            let holds_modules = of.children.iter().any(|child| matches!(child, Child::Region(_)));
+            if holds_modules && is_container(&of.class) {
+                self.prefix(inner, &self.regions[inner].name.clone());
+                let content = std::mem::take(&mut self.regions[inner]);
+                self.regions[region].children.splice(at..=at, content.children);
+            } else {
+                self.open_containers(inner);
+                at += 1;
             }
         }
     }
@@ -236,8 +299,10 @@ impl Tree {
                 match &found[inner] {
                     Some((kind, layer)) if kinds[kind.as_str()] == 1 => {
                         let content = std::mem::take(&mut self.regions[inner]);
-                        if !content.name.is_empty() {
-                            self.leaf_names.insert(*layer, content.name);
+                        match self.leaf_names.get_mut(layer) {
+                            Some(name) if self.exact => *name = format!("{}.{name}", content.name),
+                            _ if content.name.is_empty() => {}
+                            _ => _ = self.leaf_names.insert(*layer, content.name),
                         }
                         at += content.children.len();
                         let place = at - content.children.len();
@@ -333,15 +398,16 @@ impl Tree {
                 continue;
             }
             // What leaves its scope keeps the scope's name in its own.
+            let joint = if self.exact { '.' } else { '_' };
             for child in group {
                 match child {
                     Child::Region(inner) => {
-                        let name = format!("{}_{}", origin.name, self.regions[inner].name);
+                        let name = format!("{}{joint}{}", origin.name, self.regions[inner].name);
                         self.regions[inner].name = name;
                     }
                     Child::Leaf(leaf) => {
                         if let Some(name) = self.leaf_names.get_mut(&leaf) {
-                            *name = format!("{}_{name}", origin.name);
+                            *name = format!("{}{joint}{name}", origin.name);
                         }
                     }
                 }
@@ -377,6 +443,11 @@ impl Tree {
         }
         edges
     }
+}
+
+/// Whether a class of modules does nothing but hold others.
+fn is_container(class: &str) -> bool {
+    matches!(class, "Sequential" | "ModuleList" | "ModuleDict" | "")
 }
 
 /// More elements than this are not written twice, even if they are not trained.

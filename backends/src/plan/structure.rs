@@ -167,7 +167,8 @@ fn chains(tree: &mut Tree, graph: &Graph, leaves: &[Leaf], region: usize) {
 /// Puts children of a region into a region of their own, in the place of the first.
 fn wrap(tree: &mut Tree, region: usize, group: &[Child], name: &str) {
     let new = tree.regions.len();
-    tree.regions.push(Region { name: name.to_owned(), inner: String::new(), children: group.to_vec() });
+    let name = name.to_owned();
+    tree.regions.push(Region { name, children: group.to_vec(), ..Region::default() });
     let inside: HashSet<Child> = group.iter().copied().collect();
     let children = &mut tree.regions[region].children;
     let place = children.iter().position(|child| inside.contains(child)).unwrap_or(0);
@@ -349,7 +350,9 @@ pub fn textbook_name(graph: &Graph, nodes: &[NodeId]) -> Option<&'static str> {
         Op::Concat(_) => Some("Inception"),
         Op::Binary(modelport_ir::op::Binary::Mul) if reads_outside => Some("SqueezeExcite"),
         _ if depthwise && convs.len() == 3 => Some("InvertedResidual"),
-        _ if convs.len() % 2 == 0 && convs.chunks(2).all(|pair| pair[0].1 && pair[1].0 == 1) => Some("SeparableConv"),
+        _ if !convs.is_empty() && convs.len() % 2 == 0 && convs.chunks(2).all(|pair| pair[0].1 && pair[1].0 == 1) => {
+            Some("SeparableConv")
+        }
         _ => None,
     }
 }

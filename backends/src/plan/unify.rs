@@ -12,7 +12,7 @@ use super::arguments::{TEST, is_channels};
 use super::block::{Block, Item, form, is_layers};
 use super::forward;
 use super::leaf::{Member, MemberKind, ModuleForm};
-use super::words::common_name;
+use super::words::{common_name, is_number};
 use crate::python::{Arg, Expr, Lit, Slot};
 
 /// Most pairs of values that are tried for two forms.
@@ -35,6 +35,10 @@ pub struct Context<'a> {
     /// The module that gives back what it gets; none where members keep the source's names, and what is missing is
     /// `None`.
     pub identity: Option<&'static str>,
+    /// Whether classes become functions, to which no module can be given.
+    pub functional: bool,
+    /// Whether functions and layers keep the source's names to the letter.
+    pub exact: bool,
     /// Where a region will be written: regions of one place are one text.
     pub place: &'a dyn Fn(usize) -> (String, usize),
 }
@@ -132,11 +136,11 @@ impl Form {
                 operands: item.operands.iter().filter_map(|value| wires.get(value).copied()).collect(),
                 results: item.results.len(),
                 forms: BTreeSet::from([match context.identity {
-                    Some(_) => form(item, context.sequential),
+                    Some(_) => form(item, context.sequential, context.exact),
                     None => named_form(item),
                 }]),
                 through: None,
-                kind: kind(item, layers),
+                kind: kind(item, layers, context.functional),
             });
             wires.extend(item.results.iter().enumerate().map(|(i, value)| (*value, Wire::Result(index, i))));
         }
@@ -156,7 +160,7 @@ impl Form {
     }
 
     fn merge(left: &Form, right: &Form, context: &Context<'_>) -> Option<Form> {
-        let comparable = left.layers == right.layers
+        let comparable = (left.layers == right.layers || context.functional)
             && left.outputs.len() == right.outputs.len()
             && left.steps.len().abs_diff(right.steps.len()) <= 3
             && !left.ties_weights()
@@ -166,18 +170,19 @@ impl Form {
         }
         let steps = left.steps.len().max(right.steps.len());
         let most = match steps {
-            _ if left.layers => 1,
+            _ if left.layers && right.layers && !context.functional => 1,
+            4.. if context.functional => 3,
             0..=2 => 1,
             3..=6 => 2,
             _ => 3,
         };
         (0..=most).find_map(|holes| {
-            let mut search = Search::new(left, right, holes, context.identity.is_none());
+            let mut search = Search::new(left, right, holes, context);
             let outputs: Vec<Pair> = left.outputs.iter().copied().zip(right.outputs.iter().copied()).collect();
             let found = outputs.iter().all(|&pair| search.pair(pair))
                 && search.used.iter().all(|side| side.iter().all(|&used| used))
                 && search.inputs.len() <= left.inputs.max(right.inputs);
-            let form = (found && search.agrees()).then(|| search.form(&outputs))?;
+            let form = (found && search.agrees(context.exact)).then(|| search.form(&outputs))?;
             let fixed = form.steps.iter().any(|step| !step.is_hole());
             (form.holes() <= most && fixed && form.is_shorter(left, right, context)).then_some(form)
         })
@@ -187,6 +192,9 @@ impl Form {
     fn is_shorter(&self, left: &Form, right: &Form, context: &Context<'_>) -> bool {
         let class = CLASS + left.members().min(right.members());
         let open: Vec<usize> = (0..self.steps.len()).filter(|&index| self.is_given(index)).collect();
+        if context.functional && (!open.is_empty() || self.exchanges()) {
+            return false;
+        }
         let mut given = 0;
         let mut places = BTreeSet::new();
         for block in &self.uses {
@@ -205,6 +213,19 @@ impl Form {
             }
         }
         given < class
+    }
+
+    /// Whether one of two optional steps in a row is there in each block, but never both: that is one step of two kinds.
+    fn exchanges(&self) -> bool {
+        let is_optional = |index: usize| self.steps[index].through.is_some();
+        let has = |block: &Use, index: usize| block.items[index].is_some();
+        (0..self.steps.len()).filter(|&index| is_optional(index)).any(|index| {
+            let sources = self.steps[index].operands.iter().filter_map(|wire| match wire {
+                Wire::Result(source, _) if is_optional(*source) => Some(*source),
+                _ => None,
+            });
+            sources.into_iter().any(|source| !self.uses.iter().any(|block| has(block, index) && has(block, source)))
+        })
     }
 
     /// Whether the module of a step is given to a block by whoever makes it: where there are several, and where there
@@ -330,6 +351,7 @@ impl Form {
         item.name = named.and_then(|item| item.name.clone());
         let name = self.hole_name(index, &item);
         let test = || Box::new(Expr::slot(&format!("{TEST}{name}"), Lit::Bool(own.is_some())));
+        // A function is told the sizes of what is there.
         let open = |expr: &Expr, channels: Option<usize>| {
             expr.map_slots(&mut |slot| match (own, channels) {
                 (Some(_), _) => Expr::Slot(slot.clone()),
@@ -348,7 +370,8 @@ impl Form {
         let composite = item.members.first().is_some_and(|member| member.role == "block");
         let identity = || Expr::call(context.identity.unwrap_or_default(), Vec::new());
         let ctor = if !self.is_given(index) {
-            let channels = step.operands.first().and_then(|wire| self.channels(*wire, block, context.graph));
+            let first = step.operands.first().filter(|_| !context.functional);
+            let channels = first.and_then(|wire| self.channels(*wire, block, context.graph));
             Expr::If(Box::new(open(&module.ctor, channels)), test(), Box::new(identity()))
         } else {
             let value = own.map_or(Lit::None, |_| Lit::Module(Box::new(module.ctor)));
@@ -397,6 +420,7 @@ impl Form {
         let summed = self.steps.iter().any(|s| s.kind == Kind::Sum && s.operands.contains(&Wire::Result(index, 0)));
         match (&item.name, item.role.as_str()) {
             _ if step.kind == Kind::Sum => "residual".to_owned(),
+            (Some(name), _) if is_number(name) => item.word(),
             (Some(name), _) => crate::python::snake_case(name),
             _ if summed && matches!(step.operands.first(), Some(Wire::Input(_))) => "shortcut".to_owned(),
             (None, "padded") => "pad".to_owned(),
@@ -434,10 +458,21 @@ impl Step {
 
 /// Whether a call can be left out or exchanged. In a block of layers only what has no weights: a convolution that may
 /// or may not be there is no layer.
-fn kind(item: &Item, layers: bool) -> Kind {
+fn kind(item: &Item, layers: bool, functional: bool) -> Kind {
     let plain = item.members.is_empty();
-    let activation = plain && ACTIVATIONS.contains(&item.role.as_str());
-    let sum = |expr: &Expr| matches!(expr, Expr::Binary(a, "+", b) if matches!((&**a, &**b), (Expr::Operand(_), Expr::Operand(_))));
+    // A function can be told which activation, or none.
+    let activation = plain && !functional && ACTIVATIONS.contains(&item.role.as_str());
+    let operands = |a: &Expr, b: &Expr| matches!((a, b), (Expr::Operand(_), Expr::Operand(_)));
+    let sum = |expr: &Expr| match expr {
+        Expr::Binary(a, "+", b) => operands(a, b),
+        Expr::Call(layer, args) => match (layer.as_ref(), args.as_slice()) {
+            (Expr::Call(class, _), [Arg { value: Expr::List(items), .. }]) => {
+                **class == Expr::name("layers.Add") && matches!(items.as_slice(), [a, b] if operands(a, b))
+            }
+            _ => false,
+        },
+        _ => false,
+    };
     match &item.modules {
         Some(_) if !activation && (plain || !layers) => Kind::Module,
         _ if sum(&item.expr) && item.operands.len() == 2 => Kind::Sum,
@@ -493,6 +528,8 @@ struct Search<'a> {
     budget: usize,
     /// Whether members have the source's names.
     named: bool,
+    /// Whether a step must be the same on both sides, where both have it.
+    strict: bool,
 }
 
 #[derive(Clone)]
@@ -516,10 +553,11 @@ impl std::ops::Deref for Search<'_> {
 }
 
 impl<'a> Search<'a> {
-    fn new(left: &'a Form, right: &'a Form, holes: usize, named: bool) -> Self {
+    fn new(left: &'a Form, right: &'a Form, holes: usize, context: &Context<'_>) -> Self {
         let used = [vec![false; left.steps.len()], vec![false; right.steps.len()]];
         let state = State { holes, used, inputs: Vec::new(), steps: Vec::new(), wires: Vec::new() };
-        Search { left, right, state, budget: BUDGET, named }
+        let (named, strict) = (context.identity.is_none(), context.functional);
+        Search { left, right, state, budget: BUDGET, named, strict }
     }
 
     /// Whether this value of the left can be that of the right; then the state says how.
@@ -593,6 +631,7 @@ impl<'a> Search<'a> {
             && right.through.is_none_or(|t| Some(t) == through);
         let price = match left.forms == right.forms {
             true => 0,
+            false if self.strict => return false,
             false if !(left.is_open() && right.is_open() && self.may_be_exchanged(i, j)) => return false,
             false => usize::from(!left.is_hole() && !right.is_hole()),
         };
@@ -648,8 +687,9 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether most layers that are taken for the same have one name, or one kernel where there are no names.
-    fn agrees(&self) -> bool {
+    /// Whether most layers that are taken for the same have one name (if that is kept to the letter, all), or one kernel
+    /// where there are no names.
+    fn agrees(&self, exact: bool) -> bool {
         let item = |form: &'a Form, index: usize| form.uses.first().and_then(|block| block.items[index].as_ref());
         let pairs = self.steps.iter().filter_map(|(sides, _, _)| {
             let (left, right) = (item(self.left, sides.0?)?, item(self.right, sides.1?)?);
@@ -669,12 +709,13 @@ impl<'a> Search<'a> {
         let (mut same, mut other) = (0, 0);
         for (left, right) in pairs {
             let agree = match (&left.name, &right.name) {
+                (Some(a), Some(b)) if exact => a == b,
                 (Some(a), Some(b)) => a == b || common_name([Some(a.as_str()), Some(b.as_str())].into_iter()).is_some(),
                 _ => kernel(left) == kernel(right),
             };
             *(if agree { &mut same } else { &mut other }) += 1;
         }
-        same >= other
+        if exact { other == 0 } else { same >= other }
     }
 
     /// The merged form.
@@ -716,7 +757,7 @@ impl<'a> Search<'a> {
             inputs: self.inputs.len(),
             outputs: outputs.iter().map(wire).collect(),
             uses: all,
-            layers: self.left.layers,
+            layers: self.left.layers && self.right.layers,
         }
     }
 }

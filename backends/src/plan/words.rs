@@ -44,6 +44,12 @@ pub fn is_generic(name: &str) -> bool {
     GENERIC.contains(&stem.as_str())
 }
 
+/// Whether a name ends in a number that only counts: `3`, `block.2`.
+pub fn is_number(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    !last.is_empty() && last.bytes().all(|c| c.is_ascii_digit())
+}
+
 /// What all names begin with.
 pub fn common_prefix<'a>(names: &[&'a str]) -> &'a str {
     let Some(first) = names.first() else { return "" };

@@ -313,6 +313,12 @@ impl Expr {
         n
     }
 
+    /// Visits the expression and all its parts.
+    pub fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Expr)) {
+        visit(self);
+        self.children(&mut |child| child.visit(visit));
+    }
+
     fn children<'a>(&'a self, visit: &mut dyn FnMut(&'a Expr)) {
         match self {
             Expr::Call(function, args) => {
@@ -355,7 +361,8 @@ impl Arg {
 
     /// Whether it is left out.
     pub fn is_default(&self) -> bool {
-        matches!((&self.value, &self.default), (Expr::Slot(slot), Some(default)) if slot.value == *default)
+        let (Expr::Slot(slot), Some(default)) = (&self.value, &self.default) else { return false };
+        slot.value == *default || slot.value == Lit::Any
     }
 }
 

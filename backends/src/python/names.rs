@@ -26,7 +26,12 @@ impl Namer {
 
     /// `wish` made an identifier, with a number when it is taken (`conv`, `conv_1`), and marked as taken.
     pub fn take(&mut self, wish: &str) -> String {
-        let base = identifier(wish);
+        self.take_text(&identifier(wish))
+    }
+
+    /// `wish` as it is, with a number when it is taken, and marked as taken: for names that are no identifiers.
+    pub fn take_text(&mut self, wish: &str) -> String {
+        let base = wish.to_owned();
         let joint = if base.ends_with(|c: char| c.is_ascii_digit()) { "_" } else { "" };
         let mut name = base.clone();
         let mut number = 2u64;
@@ -99,9 +104,12 @@ pub fn camel_case(text: &str) -> String {
 pub fn snake_case(text: &str) -> String {
     let mut name = String::new();
     let mut previous = '_';
-    for c in text.chars() {
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
         let c = if c.is_ascii_alphanumeric() { c } else { '_' };
-        if c.is_ascii_uppercase() && (previous.is_ascii_lowercase() || previous.is_ascii_digit()) {
+        let word = previous.is_ascii_lowercase() || previous.is_ascii_digit();
+        let after_capitals = previous.is_ascii_uppercase() && chars.peek().is_some_and(char::is_ascii_lowercase);
+        if c.is_ascii_uppercase() && (word || after_capitals) {
             name.push('_');
         }
         if !(c == '_' && name.ends_with('_')) {
@@ -130,5 +138,6 @@ mod tests {
         assert_eq!(camel_case("Mixed_5"), "Mixed5");
         assert_eq!(snake_case("InceptionV3"), "inception_v3");
         assert_eq!(snake_case("Branch_0"), "branch_0");
+        assert_eq!(snake_case("MLPBlock"), "mlp_block");
     }
 }

@@ -1,12 +1,9 @@
 //! How tensors of one framework become those of another.
 
-use std::io;
-use std::sync::Arc;
-
-use modelport_ir::tensor::Storage;
 use modelport_ir::{DType, Tensor};
 
 use super::layer::{Family, Kind, Layer, Parameter, Role};
+use crate::gates;
 
 /// What a tensor of the target is made of.
 pub struct Made {
@@ -122,7 +119,7 @@ impl Pair<'_> {
         match (&parameter.role, kind) {
             (Role::Bias, Kind::Lstm | Kind::SimpleRnn) => {
                 let (input, recurrent) = (self.source(&[Role::Bias])?, self.source(&[Role::RecurrentBias])?);
-                let sum = sum(&input.tensor, &recurrent.tensor)?;
+                let sum = gates::sum(&input.tensor, &recurrent.tensor).map_err(failed)?;
                 Ok(Made { tensor: sum, sources: vec![input.name.clone(), recurrent.name.clone()] })
             }
             (Role::Bias, Kind::Gru) => {
@@ -133,14 +130,14 @@ impl Pair<'_> {
                         "make the model with GRU(..., reset_after=True)",
                     );
                 }
-                let rows = [gates_swapped(&input.tensor)?, gates_swapped(&recurrent.tensor)?];
-                let units = input.tensor.numel();
-                let tensor = joined(&rows, &[2, units])?;
+                let row = |tensor: &Tensor| reshaped(&swapped(tensor)?, &[1, tensor.numel()]);
+                let rows = [row(&input.tensor)?, row(&recurrent.tensor)?];
+                let tensor = Tensor::joined(&rows, 0).map_err(failed)?;
                 Ok(Made { tensor, sources: vec![input.name.clone(), recurrent.name.clone()] })
             }
             (Role::Weight | Role::RecurrentKernel, Kind::Gru) => {
                 let found = self.source(std::slice::from_ref(&parameter.role))?;
-                one(found, permuted(&gates_swapped(&found.tensor)?, &[1, 0])?)
+                one(found, permuted(&swapped(&found.tensor)?, &[1, 0])?)
             }
             (Role::Weight | Role::RecurrentKernel, Kind::Lstm | Kind::SimpleRnn) => {
                 let found = self.source(std::slice::from_ref(&parameter.role))?;
@@ -217,7 +214,7 @@ impl Pair<'_> {
                 };
                 let row = usize::from(parameter.role == Role::RecurrentBias);
                 let bias = found.tensor.sliced(0, row, row + 1).and_then(|bias| bias.reshaped(&[units]));
-                one(found, gates_swapped(&bias.map_err(failed)?)?)
+                one(found, swapped(&bias.map_err(failed)?)?)
             }
             (Role::RecurrentBias, Kind::Lstm | Kind::SimpleRnn) => {
                 // Keras has one bias; its whole is in the other.
@@ -227,7 +224,7 @@ impl Pair<'_> {
             }
             (Role::Weight | Role::RecurrentKernel, Kind::Gru) => {
                 let found = self.source(std::slice::from_ref(&parameter.role))?;
-                one(found, gates_swapped(&permuted(&found.tensor, &[1, 0])?)?)
+                one(found, swapped(&permuted(&found.tensor, &[1, 0])?)?)
             }
             (Role::Weight | Role::RecurrentKernel, Kind::Lstm | Kind::SimpleRnn) => {
                 let found = self.source(std::slice::from_ref(&parameter.role))?;
@@ -355,55 +352,6 @@ fn rows(tensor: &Tensor, axis: usize, shape: &[usize], from_channels_first: bool
     reshaped(&permuted(&reshaped(tensor, &split)?, &order)?, &whole)
 }
 
-/// The first two of three gates along the first axis change places: PyTorch has reset, update, new; Keras update,
-/// reset, new.
-fn gates_swapped(tensor: &Tensor) -> Outcome<Tensor> {
-    let shape = tensor.shape();
-    let units = match shape.first() {
-        Some(gates) if gates % 3 == 0 => gates / 3,
-        _ => return conflict(format!("has no three gates: {shape:?}"), ""),
-    };
-    let gate = |index: usize| tensor.sliced(0, index * units, (index + 1) * units).map_err(failed);
-    joined(&[gate(1)?, gate(0)?, gate(2)?], &shape)
-}
-
-fn joined(parts: &[Tensor], shape: &[usize]) -> Outcome<Tensor> {
-    let dtype = parts.first().map_or(DType::Float32, Tensor::dtype);
-    Tensor::new(dtype, shape, Arc::new(Joined(parts.to_vec()))).map_err(failed)
-}
-
-fn sum(a: &Tensor, b: &Tensor) -> Outcome<Tensor> {
-    if a.shape() != b.shape() {
-        return conflict(format!("has biases of different shapes: {:?} and {:?}", a.shape(), b.shape()), "");
-    }
-    let read = |tensor: &Tensor| tensor.to_f64().map_err(|error| failed(format!("can't be read: {error}")));
-    let sums: Vec<f64> = read(a)?.into_iter().zip(read(b)?).map(|(a, b)| a + b).collect();
-    Ok(Tensor::from_f64(a.dtype(), &a.shape(), sums))
-}
-
-/// Tensors one after the other. A part is read whole: these are gates.
-#[derive(Debug)]
-struct Joined(Vec<Tensor>);
-
-impl Storage for Joined {
-    fn len(&self) -> u64 {
-        self.0.iter().map(|part| part.byte_len() as u64).sum()
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let end = offset + buffer.len() as u64;
-        let mut start = 0;
-        for part in &self.0 {
-            let next = start + part.byte_len() as u64;
-            let (from, to) = (offset.max(start), end.min(next));
-            if from < to {
-                let bytes = part.to_bytes()?;
-                let source = bytes.get((from - start) as usize..(to - start) as usize).unwrap_or_default();
-                let target = buffer.get_mut((from - offset) as usize..(to - offset) as usize).unwrap_or_default();
-                target.copy_from_slice(source);
-            }
-            start = next;
-        }
-        if end <= start { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    }
+fn swapped(tensor: &Tensor) -> Outcome<Tensor> {
+    gates::swapped(tensor).or_else(|message| conflict(message, ""))
 }

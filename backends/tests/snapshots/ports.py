@@ -2,9 +2,9 @@
 
 Input    input_      float32 [N, 4, 8, 8]  source: input
 Input    class_      float32 [N, 4, 8, 8]  source: features/class
-Output   difference  float32 [N, 4, 8, 8]  source: difference
-Output   first       float32 [N, 4, 8, 8]  source: first
-Output   input       float32 [N, 4, 8, 8]  source: input
+Output   difference  float32 [N, 4, 8, 8]
+Output   first       float32 [N, 4, 8, 8]
+Output   input       float32 [N, 4, 8, 8]
 
     model = load("net.pth")  # in eval mode
     y1, y2, y3 = model(input_, class_)

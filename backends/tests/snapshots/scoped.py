@@ -1,7 +1,7 @@
 """Net, converted from test.
 
 Input    x    float32 [N, 3, 32, 32]  source: input
-Output   out  float32 [N, 64]         source: out
+Output   out  float32 [N, 64]
 
     model = load("net.pth")  # in eval mode
     y = model(images)

@@ -1,7 +1,7 @@
 """Tower, converted from test.
 
 Input    x    float32 [N, 4, 8, 8]  source: input
-Output   out  float32 [N, 4, 8, 8]  source: out
+Output   out  float32 [N, 4, 8, 8]
 
     model = load("net.pth")  # in eval mode
     y = model(images)

@@ -11,23 +11,23 @@ import keras
 from keras import layers
 
 
-def conv_relu(x, filters, kernel_size, padding, strides=1, *, name):
+def conv_relu(x, filters, kernel_size, strides=1, padding="same", *, name):
     return layers.Conv2D(filters, kernel_size, strides, padding=padding, activation="relu", name=f"{name}_conv")(x)
 
 
 def build() -> keras.Model:
     """The network, with new weights."""
     inputs = x = keras.Input((224, 224, 3), name="input")
-    x = conv_relu(x, 8, 11, "valid", strides=4, name="conv1")
+    x = conv_relu(x, 8, 11, strides=4, padding="valid", name="conv1")
     x = layers.MaxPooling2D(3, 2)(x)
-    x = conv_relu(x, 8, 5, "same", name="conv2")
+    x = conv_relu(x, 8, 5, name="conv2")
     x = layers.MaxPooling2D(3, 2)(x)
-    x = conv_relu(x, 12, 3, "same", name="conv3")
-    x = conv_relu(x, 12, 3, "same", name="conv4")
-    x = conv_relu(x, 8, 3, "same", name="conv5")
+    x = conv_relu(x, 12, 3, name="conv3")
+    x = conv_relu(x, 12, 3, name="conv4")
+    x = conv_relu(x, 8, 3, name="conv5")
     x = layers.MaxPooling2D(3, 2)(x)
-    x = conv_relu(x, 128, 5, "valid", name="fc6")
-    x = conv_relu(x, 128, 1, "valid", name="fc7")
+    x = conv_relu(x, 128, 5, padding="valid", name="fc6")
+    x = conv_relu(x, 128, 1, name="fc7")
     x = layers.Conv2D(17, 1, name="fc8")(x)
     return keras.Model(inputs, layers.Flatten()(x), name="alexnet_v2")
 

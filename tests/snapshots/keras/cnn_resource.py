@@ -11,9 +11,9 @@ import keras
 from keras import layers
 
 
-def conv_bn(x, filters, kernel_size, strides=1, dilation=1, padding="same", *, name):
+def conv_bn(x, filters, kernel_size, strides=1, dilation=1, *, name):
     x = layers.Conv2D(
-        filters, kernel_size, strides, padding=padding, dilation_rate=dilation, use_bias=False, name=f"{name}_conv"
+        filters, kernel_size, strides, padding="same", dilation_rate=dilation, use_bias=False, name=f"{name}_conv"
     )(x)
     return layers.BatchNormalization(name=f"{name}_norm")(x)
 
@@ -28,13 +28,13 @@ def build() -> keras.Model:
     inputs = x = keras.Input((23, 30, 3), name="input")
     x = conv_bn(x, 8, 5, strides=2, name="stem")
     x = layers.ReLU()(x)
-    block1_a = conv_bn(x, 8, 3, name="block1_a")
-    y = layers.ReLU()(block1_a)
-    block1_b = conv_bn(y, 8, 3, dilation=2, name="block1_b")
-    x = layers.Add()([x, layers.ReLU()(block1_b)])
+    block1 = conv_bn(x, 8, 3, name="block1_a")
+    block1 = layers.ReLU()(block1)
+    block1 = conv_bn(block1, 8, 3, dilation=2, name="block1_b")
+    x = layers.Add()([x, layers.ReLU()(block1)])
     y = layers.MaxPooling2D(3, 2, padding="same")(x)
     x = conv_relu6_y(x, y, name="mix")
-    x = conv_bn(x, 12, 1, padding="valid", name="pointwise")
+    x = conv_bn(x, 12, 1, name="pointwise")
     x = layers.Flatten()(layers.AveragePooling2D(2)(layers.ReLU()(x)))
     x = layers.Dense(32, activation="relu", name="hidden")(x)
     return keras.Model(inputs, layers.Dense(10, name="logits")(x), name="model2")

@@ -12,7 +12,7 @@ import keras
 from keras import layers
 
 
-def conv_bn_relu(x, filters, kernel_size, padding, strides=1, *, name):
+def conv_bn_relu(x, filters, kernel_size, strides=1, padding="same", *, name):
     x = layers.Conv2D(filters, kernel_size, strides, padding=padding, use_bias=False, name=f"{name}_conv")(x)
     x = layers.BatchNormalization(momentum=0.9997, scale=False, name=f"{name}_bn")(x)
     return layers.ReLU()(x)
@@ -20,104 +20,111 @@ def conv_bn_relu(x, filters, kernel_size, padding, strides=1, *, name):
 
 def mixed5_b(x, name):
     """Mixed_5b."""
-    branch_0 = conv_bn_relu(x, 8, 1, "valid", name=f"{name}_Branch_0")
-    conv2d_0a_1x1 = conv_bn_relu(x, 4, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
-    conv2d_0b_5x5 = conv_bn_relu(conv2d_0a_1x1, 4, 5, "same", name=f"{name}_Branch_1_Conv2d_0b_5x5")
-    conv2d_0a_1x1 = conv_bn_relu(x, 4, 1, "valid", name=f"{name}_Branch_2_Conv2d_0a_1x1")
-    conv2d_0b_3x3 = conv_bn_relu(conv2d_0a_1x1, 8, 3, "same", name=f"{name}_Branch_2_Conv2d_0b_3x3")
-    conv2d_0c_3x3 = conv_bn_relu(conv2d_0b_3x3, 8, 3, "same", name=f"{name}_Branch_2_Conv2d_0c_3x3")
+    branch_0 = conv_bn_relu(x, 8, 1, name=f"{name}_Branch_0")
+    branch_1 = conv_bn_relu(x, 4, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    branch_1 = conv_bn_relu(branch_1, 4, 5, name=f"{name}_Branch_1_Conv2d_0b_5x5")
+    branch_2 = conv_bn_relu(x, 4, 1, name=f"{name}_Branch_2_Conv2d_0a_1x1")
+    branch_2 = conv_bn_relu(branch_2, 8, 3, name=f"{name}_Branch_2_Conv2d_0b_3x3")
+    branch_2 = conv_bn_relu(branch_2, 8, 3, name=f"{name}_Branch_2_Conv2d_0c_3x3")
     x = layers.AveragePooling2D(3, 1, padding="same")(x)
-    x = conv_bn_relu(x, 4, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
-    return layers.Concatenate()([branch_0, conv2d_0b_5x5, conv2d_0c_3x3, x])
+    x = conv_bn_relu(x, 4, 1, name=f"{name}_Branch_3_Conv2d_0b_1x1")
+    return layers.Concatenate()([branch_0, branch_1, branch_2, x])
 
 
 def block35(x, name):
     """block35_1, block35_2."""
-    branch_0 = conv_bn_relu(x, 4, 1, "valid", name=f"{name}_Branch_0")
-    conv2d_0a_1x1 = conv_bn_relu(x, 4, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
-    conv2d_0b_3x3 = conv_bn_relu(conv2d_0a_1x1, 4, 3, "same", name=f"{name}_Branch_1_Conv2d_0b_3x3")
-    conv2d_0a_1x1 = conv_bn_relu(x, 4, 1, "valid", name=f"{name}_Branch_2_Conv2d_0a_1x1")
-    conv2d_0b_3x3_2 = conv_bn_relu(conv2d_0a_1x1, 4, 3, "same", name=f"{name}_Branch_2_Conv2d_0b_3x3")
-    conv2d_0c_3x3 = conv_bn_relu(conv2d_0b_3x3_2, 4, 3, "same", name=f"{name}_Branch_2_Conv2d_0c_3x3")
-    y = layers.Concatenate()([branch_0, conv2d_0b_3x3, conv2d_0c_3x3])
-    conv2d_1x1 = layers.Conv2D(24, 1, name=f"{name}_Conv2d_1x1")(y)
-    return layers.ReLU()(layers.Add()([x, conv2d_1x1 * 0.17]))
+    branch_0 = conv_bn_relu(x, 4, 1, name=f"{name}_Branch_0")
+    branch_1 = conv_bn_relu(x, 4, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    branch_1 = conv_bn_relu(branch_1, 4, 3, name=f"{name}_Branch_1_Conv2d_0b_3x3")
+    branch_2 = conv_bn_relu(x, 4, 1, name=f"{name}_Branch_2_Conv2d_0a_1x1")
+    branch_2 = conv_bn_relu(branch_2, 4, 3, name=f"{name}_Branch_2_Conv2d_0b_3x3")
+    branch_2 = conv_bn_relu(branch_2, 4, 3, name=f"{name}_Branch_2_Conv2d_0c_3x3")
+    y = layers.Concatenate()([branch_0, branch_1, branch_2])
+    y = layers.Conv2D(24, 1, name=f"{name}_Conv2d_1x1")(y)
+    return layers.ReLU()(layers.Add()([x, y * 0.17]))
 
 
 def mixed6_a(x, name):
     """Mixed_6a."""
-    branch_0 = conv_bn_relu(x, 24, 3, "valid", strides=2, name=f"{name}_Branch_0")
-    conv2d_0a_1x1 = conv_bn_relu(x, 16, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
-    conv2d_0b_3x3 = conv_bn_relu(conv2d_0a_1x1, 16, 3, "same", name=f"{name}_Branch_1_Conv2d_0b_3x3")
-    conv2d_1a_3x3 = conv_bn_relu(conv2d_0b_3x3, 24, 3, "valid", strides=2, name=f"{name}_Branch_1_Conv2d_1a_3x3")
-    return layers.Concatenate()([branch_0, conv2d_1a_3x3, layers.MaxPooling2D(3, 2)(x)])
+    branch_0 = conv_bn_relu(x, 24, 3, strides=2, padding="valid", name=f"{name}_Branch_0")
+    branch_1 = conv_bn_relu(x, 16, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    branch_1 = conv_bn_relu(branch_1, 16, 3, name=f"{name}_Branch_1_Conv2d_0b_3x3")
+    branch_1 = conv_bn_relu(branch_1, 24, 3, strides=2, padding="valid", name=f"{name}_Branch_1_Conv2d_1a_3x3")
+    return layers.Concatenate()([branch_0, branch_1, layers.MaxPooling2D(3, 2)(x)])
 
 
-def block(x, filters, branch_1_channels, kernel_size, branch_1_kernel_size, conv2d_1x1_channels, scale, name):
-    """block17_1, block17_2, block8_1, block8_2."""
-    branch_0 = conv_bn_relu(x, 12, 1, "valid", name=f"{name}_Branch_0")
-    conv2d_0a_1x1 = conv_bn_relu(x, filters, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
-    conv2d_0b_1x7 = conv_bn_relu(
-        conv2d_0a_1x1, branch_1_channels, kernel_size, "same", name=f"{name}_Branch_1_Conv2d_0b_1x7"
-    )
-    conv2d_0c_7x1 = conv_bn_relu(
-        conv2d_0b_1x7, branch_1_channels, branch_1_kernel_size, "same", name=f"{name}_Branch_1_Conv2d_0c_7x1"
-    )
-    y = layers.Concatenate()([branch_0, conv2d_0c_7x1])
-    conv2d_1x1 = layers.Conv2D(conv2d_1x1_channels, 1, name=f"{name}_Conv2d_1x1")(y)
-    return layers.ReLU()(layers.Add()([x, conv2d_1x1 * scale]))
+def block17(x, name):
+    """block17_1, block17_2."""
+    branch_0 = conv_bn_relu(x, 12, 1, name=f"{name}_Branch_0")
+    branch_1 = conv_bn_relu(x, 8, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    branch_1 = conv_bn_relu(branch_1, 12, (1, 7), name=f"{name}_Branch_1_Conv2d_0b_1x7")
+    branch_1 = conv_bn_relu(branch_1, 12, (7, 1), name=f"{name}_Branch_1_Conv2d_0c_7x1")
+    y = layers.Concatenate()([branch_0, branch_1])
+    y = layers.Conv2D(72, 1, name=f"{name}_Conv2d_1x1")(y)
+    return layers.ReLU()(layers.Add()([x, y * 0.1]))
+
+
+def block8(x, name):
+    """block8_1, block8_2."""
+    branch_0 = conv_bn_relu(x, 12, 1, name=f"{name}_Branch_0")
+    branch_1 = conv_bn_relu(x, 12, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    branch_1 = conv_bn_relu(branch_1, 16, (1, 3), name=f"{name}_Branch_1_Conv2d_0b_1x3")
+    branch_1 = conv_bn_relu(branch_1, 16, (3, 1), name=f"{name}_Branch_1_Conv2d_0c_3x1")
+    y = layers.Concatenate()([branch_0, branch_1])
+    y = layers.Conv2D(136, 1, name=f"{name}_Conv2d_1x1")(y)
+    return layers.ReLU()(layers.Add()([x, y * 0.2]))
+
+
+def block8_2(x, name):
+    """Block8."""
+    branch_0 = conv_bn_relu(x, 12, 1, name=f"{name}_Branch_0")
+    branch_1 = conv_bn_relu(x, 12, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    branch_1 = conv_bn_relu(branch_1, 16, (1, 3), name=f"{name}_Branch_1_Conv2d_0b_1x3")
+    branch_1 = conv_bn_relu(branch_1, 16, (3, 1), name=f"{name}_Branch_1_Conv2d_0c_3x1")
+    y = layers.Concatenate()([branch_0, branch_1])
+    y = layers.Conv2D(136, 1, name=f"{name}_Conv2d_1x1")(y)
+    return layers.Add()([x, y])
 
 
 def mixed7_a(x, name):
     """Mixed_7a."""
-    conv2d_0a_1x1 = conv_bn_relu(x, 16, 1, "valid", name=f"{name}_Branch_0_Conv2d_0a_1x1")
-    conv2d_1a_3x3 = conv_bn_relu(conv2d_0a_1x1, 24, 3, "valid", strides=2, name=f"{name}_Branch_0_Conv2d_1a_3x3")
-    conv2d_0a_1x1 = conv_bn_relu(x, 16, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
-    conv2d_1a_3x3_2 = conv_bn_relu(conv2d_0a_1x1, 20, 3, "valid", strides=2, name=f"{name}_Branch_1_Conv2d_1a_3x3")
-    conv2d_0a_1x1 = conv_bn_relu(x, 16, 1, "valid", name=f"{name}_Branch_2_Conv2d_0a_1x1")
-    conv2d_0b_3x3 = conv_bn_relu(conv2d_0a_1x1, 20, 3, "same", name=f"{name}_Branch_2_Conv2d_0b_3x3")
-    conv2d_1a_3x3_3 = conv_bn_relu(conv2d_0b_3x3, 20, 3, "valid", strides=2, name=f"{name}_Branch_2_Conv2d_1a_3x3")
-    return layers.Concatenate()([conv2d_1a_3x3, conv2d_1a_3x3_2, conv2d_1a_3x3_3, layers.MaxPooling2D(3, 2)(x)])
-
-
-def block8(x, name):
-    """Block8."""
-    branch_0 = conv_bn_relu(x, 12, 1, "valid", name=f"{name}_Branch_0")
-    conv2d_0a_1x1 = conv_bn_relu(x, 12, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
-    conv2d_0b_1x3 = conv_bn_relu(conv2d_0a_1x1, 16, (1, 3), "same", name=f"{name}_Branch_1_Conv2d_0b_1x3")
-    conv2d_0c_3x1 = conv_bn_relu(conv2d_0b_1x3, 16, (3, 1), "same", name=f"{name}_Branch_1_Conv2d_0c_3x1")
-    y = layers.Concatenate()([branch_0, conv2d_0c_3x1])
-    conv2d_1x1 = layers.Conv2D(136, 1, name=f"{name}_Conv2d_1x1")(y)
-    return layers.Add()([x, conv2d_1x1])
+    branch_0 = conv_bn_relu(x, 16, 1, name=f"{name}_Branch_0_Conv2d_0a_1x1")
+    branch_0 = conv_bn_relu(branch_0, 24, 3, strides=2, padding="valid", name=f"{name}_Branch_0_Conv2d_1a_3x3")
+    branch_1 = conv_bn_relu(x, 16, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    branch_1 = conv_bn_relu(branch_1, 20, 3, strides=2, padding="valid", name=f"{name}_Branch_1_Conv2d_1a_3x3")
+    branch_2 = conv_bn_relu(x, 16, 1, name=f"{name}_Branch_2_Conv2d_0a_1x1")
+    branch_2 = conv_bn_relu(branch_2, 20, 3, name=f"{name}_Branch_2_Conv2d_0b_3x3")
+    branch_2 = conv_bn_relu(branch_2, 20, 3, strides=2, padding="valid", name=f"{name}_Branch_2_Conv2d_1a_3x3")
+    return layers.Concatenate()([branch_0, branch_1, branch_2, layers.MaxPooling2D(3, 2)(x)])
 
 
 def build() -> keras.Model:
     """The network, with new weights."""
     inputs = x = keras.Input((107, 107, 3), name="input")
-    x = conv_bn_relu(x, 4, 3, "valid", strides=2, name="Conv2d_1a_3x3")
-    x = conv_bn_relu(x, 4, 3, "valid", name="Conv2d_2a_3x3")
-    x = conv_bn_relu(x, 4, 3, "same", name="Conv2d_2b_3x3")
+    x = conv_bn_relu(x, 4, 3, strides=2, padding="valid", name="Conv2d_1a_3x3")
+    x = conv_bn_relu(x, 4, 3, padding="valid", name="Conv2d_2a_3x3")
+    x = conv_bn_relu(x, 4, 3, name="Conv2d_2b_3x3")
     x = layers.MaxPooling2D(3, 2)(x)
-    x = conv_bn_relu(x, 8, 1, "valid", name="Conv2d_3b_1x1")
-    x = conv_bn_relu(x, 12, 3, "valid", name="Conv2d_4a_3x3")
+    x = conv_bn_relu(x, 8, 1, name="Conv2d_3b_1x1")
+    x = conv_bn_relu(x, 12, 3, padding="valid", name="Conv2d_4a_3x3")
     x = layers.MaxPooling2D(3, 2)(x)
     x = mixed5_b(x, name="Mixed_5b")
     x = block35(x, name="Repeat_block35_1")
     x = block35(x, name="Repeat_block35_2")
     x = mixed6_a(x, name="Mixed_6a")
-    x = block(x, 8, 12, (1, 7), (7, 1), 72, 0.1, name="Repeat_1_block17_1")
-    x = block(x, 8, 12, (1, 7), (7, 1), 72, 0.1, name="Repeat_1_block17_2")
-    mixed_7a = mixed7_a(x, name="Mixed_7a")
-    block8_1 = block(mixed_7a, 12, 16, (1, 3), (3, 1), 136, 0.2, name="Repeat_2_block8_1")
-    block8_2 = block(block8_1, 12, 16, (1, 3), (3, 1), 136, 0.2, name="Repeat_2_block8_2")
-    block8_2 = block8(block8_2, name="Block8")
-    conv2d_7b_1x1 = conv_bn_relu(block8_2, 96, 1, "valid", name="Conv2d_7b_1x1")
-    y = layers.Flatten()(layers.AveragePooling2D(2, 1)(conv2d_7b_1x1))
-    dropout = layers.Dropout(0.2, name="Logits_dropout")(y)
-    logits = layers.Dense(17, name="Logits_Logits")(dropout)
+    x = block17(x, name="Repeat_1_block17_1")
+    x = block17(x, name="Repeat_1_block17_2")
+    logits = mixed7_a(x, name="Mixed_7a")
+    logits = block8(logits, name="Repeat_2_block8_1")
+    logits = block8(logits, name="Repeat_2_block8_2")
+    logits = block8_2(logits, name="Block8")
+    logits = conv_bn_relu(logits, 96, 1, name="Conv2d_7b_1x1")
+    logits = layers.Flatten()(layers.AveragePooling2D(2, 1)(logits))
+    logits = layers.Dropout(0.2, name="Logits_dropout")(logits)
+    logits = layers.Dense(17, name="Logits_Logits")(logits)
     x = layers.AveragePooling2D(5, 3)(x)
-    x = conv_bn_relu(x, 8, 1, "valid", name="AuxLogits_Conv2d_1b_1x1")
-    x = conv_bn_relu(x, 48, 1, "valid", name="AuxLogits_Conv2d_2a_5x5")
+    x = conv_bn_relu(x, 8, 1, name="AuxLogits_Conv2d_1b_1x1")
+    x = conv_bn_relu(x, 48, 1, name="AuxLogits_Conv2d_2a_5x5")
     x = layers.Flatten()(x)
     x = layers.Dense(17, name="AuxLogits_Logits")(x)
     return keras.Model(inputs, [logits, x], name="inception_resnet_v2")

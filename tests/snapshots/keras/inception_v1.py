@@ -11,30 +11,30 @@ import keras
 from keras import layers
 
 
-def conv_bn_relu(x, filters, kernel_size, padding, strides=1, *, name):
-    x = layers.Conv2D(filters, kernel_size, strides, padding=padding, use_bias=False, name=f"{name}_conv")(x)
+def conv_bn_relu(x, filters, kernel_size, strides=1, *, name):
+    x = layers.Conv2D(filters, kernel_size, strides, padding="same", use_bias=False, name=f"{name}_conv")(x)
     x = layers.BatchNormalization(scale=False, name=f"{name}_bn")(x)
     return layers.ReLU()(x)
 
 
-def mixed(x, filters, branch_1_channels, branch_1_channels2, branch_2_channels, branch_3_channels, name):
-    branch_0 = conv_bn_relu(x, filters, 1, "valid", name=f"{name}_Branch_0")
-    conv2d_0a_1x1 = conv_bn_relu(x, branch_1_channels, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
-    conv2d_0b_3x3 = conv_bn_relu(conv2d_0a_1x1, branch_1_channels2, 3, "same", name=f"{name}_Branch_1_Conv2d_0b_3x3")
-    conv2d_0a_1x1 = conv_bn_relu(x, 8, 1, "valid", name=f"{name}_Branch_2_Conv2d_0a_1x1")
-    conv2d_0b_3x3_2 = conv_bn_relu(conv2d_0a_1x1, branch_2_channels, 3, "same", name=f"{name}_Branch_2_Conv2d_0b_3x3")
+def mixed(x, filters, branch_1_filters, branch_1_filters2, branch_2_filters, branch_3_filters, name):
+    branch_0 = conv_bn_relu(x, filters, 1, name=f"{name}_Branch_0")
+    branch_1 = conv_bn_relu(x, branch_1_filters, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    branch_1 = conv_bn_relu(branch_1, branch_1_filters2, 3, name=f"{name}_Branch_1_Conv2d_0b_3x3")
+    branch_2 = conv_bn_relu(x, 8, 1, name=f"{name}_Branch_2_Conv2d_0a_1x1")
+    branch_2 = conv_bn_relu(branch_2, branch_2_filters, 3, name=f"{name}_Branch_2_Conv2d_0b_3x3")
     x = layers.MaxPooling2D(3, 1, padding="same")(x)
-    x = conv_bn_relu(x, branch_3_channels, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
-    return layers.Concatenate()([branch_0, conv2d_0b_3x3, conv2d_0b_3x3_2, x])
+    x = conv_bn_relu(x, branch_3_filters, 1, name=f"{name}_Branch_3_Conv2d_0b_1x1")
+    return layers.Concatenate()([branch_0, branch_1, branch_2, x])
 
 
 def build() -> keras.Model:
     """The network, with new weights."""
     inputs = x = keras.Input((224, 224, 3), name="input")
-    x = conv_bn_relu(x, 8, 7, "same", strides=2, name="Conv2d_1a_7x7")
+    x = conv_bn_relu(x, 8, 7, strides=2, name="Conv2d_1a_7x7")
     x = layers.MaxPooling2D(3, 2, padding="same")(x)
-    x = conv_bn_relu(x, 8, 1, "valid", name="Conv2d_2b_1x1")
-    x = conv_bn_relu(x, 24, 3, "same", name="Conv2d_2c_3x3")
+    x = conv_bn_relu(x, 8, 1, name="Conv2d_2b_1x1")
+    x = conv_bn_relu(x, 24, 3, name="Conv2d_2c_3x3")
     x = layers.MaxPooling2D(3, 2, padding="same")(x)
     x = mixed(x, 8, 12, 16, 8, 8, name="Mixed_3b")
     x = mixed(x, 16, 16, 24, 12, 8, name="Mixed_3c")

@@ -11,50 +11,46 @@ import keras
 from keras import layers
 
 
-def conv_bn_relu(x, filters, kernel_size, padding, strides=1, *, name):
-    x = layers.Conv2D(filters, kernel_size, strides, padding=padding, use_bias=False, name=f"{name}_conv")(x)
+def conv_bn_relu(x, filters, kernel_size, strides=1, *, name):
+    x = layers.Conv2D(filters, kernel_size, strides, padding="same", use_bias=False, name=f"{name}_conv")(x)
     x = layers.BatchNormalization(scale=False, name=f"{name}_bn")(x)
     return layers.ReLU()(x)
 
 
-def mixed(
-    x, filters, branch_1_channels, branch_1_channels2, branch_2_channels, branch_2_channels2, branch_3_channels, name
-):
+def mixed(x, filters, branch_1_filters, branch_1_filters2, branch_2_filters, branch_2_filters2, branch_3_filters, name):
     """Mixed_3b, Mixed_3c, Mixed_4b, Mixed_4c, Mixed_4d, Mixed_4e, Mixed_5b."""
-    branch_0 = conv_bn_relu(x, filters, 1, "valid", name=f"{name}_Branch_0")
-    conv2d_0a_1x1 = conv_bn_relu(x, branch_1_channels, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
-    conv2d_0b_3x3 = conv_bn_relu(conv2d_0a_1x1, branch_1_channels2, 3, "same", name=f"{name}_Branch_1_Conv2d_0b_3x3")
-    conv2d_0a_1x1 = conv_bn_relu(x, branch_2_channels, 1, "valid", name=f"{name}_Branch_2_Conv2d_0a_1x1")
-    conv2d_0b_3x3_2 = conv_bn_relu(conv2d_0a_1x1, branch_2_channels2, 3, "same", name=f"{name}_Branch_2_Conv2d_0b_3x3")
-    conv2d_0c_3x3 = conv_bn_relu(conv2d_0b_3x3_2, branch_2_channels2, 3, "same", name=f"{name}_Branch_2_Conv2d_0c_3x3")
+    branch_0 = conv_bn_relu(x, filters, 1, name=f"{name}_Branch_0")
+    branch_1 = conv_bn_relu(x, branch_1_filters, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    branch_1 = conv_bn_relu(branch_1, branch_1_filters2, 3, name=f"{name}_Branch_1_Conv2d_0b_3x3")
+    branch_2 = conv_bn_relu(x, branch_2_filters, 1, name=f"{name}_Branch_2_Conv2d_0a_1x1")
+    branch_2 = conv_bn_relu(branch_2, branch_2_filters2, 3, name=f"{name}_Branch_2_Conv2d_0b_3x3")
+    branch_2 = conv_bn_relu(branch_2, branch_2_filters2, 3, name=f"{name}_Branch_2_Conv2d_0c_3x3")
     x = layers.AveragePooling2D(3, 1, padding="same")(x)
-    x = conv_bn_relu(x, branch_3_channels, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
-    return layers.Concatenate()([branch_0, conv2d_0b_3x3, conv2d_0c_3x3, x])
+    x = conv_bn_relu(x, branch_3_filters, 1, name=f"{name}_Branch_3_Conv2d_0b_1x1")
+    return layers.Concatenate()([branch_0, branch_1, branch_2, x])
 
 
-def mixed2(x, filters, branch_1_channels, branch_1_channels2, name):
+def mixed2(x, filters, branch_1_filters, branch_1_filters2, name):
     """Mixed_4a, Mixed_5a."""
-    conv2d_0a_1x1 = conv_bn_relu(x, 12, 1, "valid", name=f"{name}_Branch_0_Conv2d_0a_1x1")
-    conv2d_1a_3x3 = conv_bn_relu(conv2d_0a_1x1, filters, 3, "same", strides=2, name=f"{name}_Branch_0_Conv2d_1a_3x3")
-    conv2d_0a_1x1 = conv_bn_relu(x, branch_1_channels, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
-    conv2d_0b_3x3 = conv_bn_relu(conv2d_0a_1x1, branch_1_channels2, 3, "same", name=f"{name}_Branch_1_Conv2d_0b_3x3")
-    conv2d_1a_3x3_2 = conv_bn_relu(
-        conv2d_0b_3x3, branch_1_channels2, 3, "same", strides=2, name=f"{name}_Branch_1_Conv2d_1a_3x3"
-    )
-    return layers.Concatenate()([conv2d_1a_3x3, conv2d_1a_3x3_2, layers.MaxPooling2D(3, 2, padding="same")(x)])
+    branch_0 = conv_bn_relu(x, 12, 1, name=f"{name}_Branch_0_Conv2d_0a_1x1")
+    branch_0 = conv_bn_relu(branch_0, filters, 3, strides=2, name=f"{name}_Branch_0_Conv2d_1a_3x3")
+    branch_1 = conv_bn_relu(x, branch_1_filters, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    branch_1 = conv_bn_relu(branch_1, branch_1_filters2, 3, name=f"{name}_Branch_1_Conv2d_0b_3x3")
+    branch_1 = conv_bn_relu(branch_1, branch_1_filters2, 3, strides=2, name=f"{name}_Branch_1_Conv2d_1a_3x3")
+    return layers.Concatenate()([branch_0, branch_1, layers.MaxPooling2D(3, 2, padding="same")(x)])
 
 
 def mixed5_c(x, name):
     """Mixed_5c."""
-    branch_0 = conv_bn_relu(x, 35, 1, "valid", name=f"{name}_Branch_0")
-    conv2d_0a_1x1 = conv_bn_relu(x, 19, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
-    conv2d_0b_3x3 = conv_bn_relu(conv2d_0a_1x1, 32, 3, "same", name=f"{name}_Branch_1_Conv2d_0b_3x3")
-    conv2d_0a_1x1 = conv_bn_relu(x, 19, 1, "valid", name=f"{name}_Branch_2_Conv2d_0a_1x1")
-    conv2d_0b_3x3_2 = conv_bn_relu(conv2d_0a_1x1, 22, 3, "same", name=f"{name}_Branch_2_Conv2d_0b_3x3")
-    conv2d_0c_3x3 = conv_bn_relu(conv2d_0b_3x3_2, 22, 3, "same", name=f"{name}_Branch_2_Conv2d_0c_3x3")
+    branch_0 = conv_bn_relu(x, 35, 1, name=f"{name}_Branch_0")
+    branch_1 = conv_bn_relu(x, 19, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    branch_1 = conv_bn_relu(branch_1, 32, 3, name=f"{name}_Branch_1_Conv2d_0b_3x3")
+    branch_2 = conv_bn_relu(x, 19, 1, name=f"{name}_Branch_2_Conv2d_0a_1x1")
+    branch_2 = conv_bn_relu(branch_2, 22, 3, name=f"{name}_Branch_2_Conv2d_0b_3x3")
+    branch_2 = conv_bn_relu(branch_2, 22, 3, name=f"{name}_Branch_2_Conv2d_0c_3x3")
     x = layers.MaxPooling2D(3, 1, padding="same")(x)
-    x = conv_bn_relu(x, 12, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
-    return layers.Concatenate()([branch_0, conv2d_0b_3x3, conv2d_0c_3x3, x])
+    x = conv_bn_relu(x, 12, 1, name=f"{name}_Branch_3_Conv2d_0b_1x1")
+    return layers.Concatenate()([branch_0, branch_1, branch_2, x])
 
 
 def build() -> keras.Model:
@@ -63,8 +59,8 @@ def build() -> keras.Model:
     x = layers.DepthwiseConv2D(7, 2, padding="same", depth_multiplier=2, use_bias=False, name="Conv2d_1a_7x7_conv")(x)
     x = layers.Conv2D(6, 1, activation="relu", name="Conv2d_1a_7x7_conv2")(x)
     x = layers.MaxPooling2D(3, 2, padding="same")(x)
-    x = conv_bn_relu(x, 6, 1, "valid", name="Conv2d_2b_1x1")
-    x = conv_bn_relu(x, 19, 3, "same", name="Conv2d_2c_3x3")
+    x = conv_bn_relu(x, 6, 1, name="Conv2d_2b_1x1")
+    x = conv_bn_relu(x, 19, 3, name="Conv2d_2c_3x3")
     x = layers.MaxPooling2D(3, 2, padding="same")(x)
     x = mixed(x, 6, 6, 6, 6, 9, 4, name="Mixed_3b")
     x = mixed(x, 6, 6, 9, 6, 9, 6, name="Mixed_3c")

@@ -12,7 +12,7 @@ import keras
 from keras import layers
 
 
-def conv_bn_relu(x, filters, kernel_size, padding, strides=1, *, name):
+def conv_bn_relu(x, filters, kernel_size, strides=1, padding="same", *, name):
     x = layers.Conv2D(filters, kernel_size, strides, padding=padding, use_bias=False, name=f"{name}_conv")(x)
     x = layers.BatchNormalization(momentum=0.9997, scale=False, name=f"{name}_bn")(x)
     return layers.ReLU()(x)
@@ -20,89 +20,89 @@ def conv_bn_relu(x, filters, kernel_size, padding, strides=1, *, name):
 
 def branch1(x, name):
     """Branch_1."""
-    x = conv_bn_relu(x, 30, 1, "valid", name=f"{name}_Conv2d_0a_1x1")
-    conv2d_0b_1x3 = conv_bn_relu(x, 30, (1, 3), "same", name=f"{name}_Conv2d_0b_1x3")
-    x = conv_bn_relu(x, 30, (3, 1), "same", name=f"{name}_conv1")
+    x = conv_bn_relu(x, 30, 1, name=f"{name}_Conv2d_0a_1x1")
+    conv2d_0b_1x3 = conv_bn_relu(x, 30, (1, 3), name=f"{name}_Conv2d_0b_1x3")
+    x = conv_bn_relu(x, 30, (3, 1), name=f"{name}_conv1")
     return layers.Concatenate()([conv2d_0b_1x3, x])
 
 
 def branch2(x, name):
     """Branch_2."""
-    x = conv_bn_relu(x, 35, 1, "valid", name=f"{name}_Conv2d_0a_1x1")
-    x = conv_bn_relu(x, 30, 3, "same", name=f"{name}_Conv2d_0b_3x3")
-    conv2d_0c_1x3 = conv_bn_relu(x, 30, (1, 3), "same", name=f"{name}_Conv2d_0c_1x3")
-    x = conv_bn_relu(x, 30, (3, 1), "same", name=f"{name}_Conv2d_0d_3x1")
+    x = conv_bn_relu(x, 35, 1, name=f"{name}_Conv2d_0a_1x1")
+    x = conv_bn_relu(x, 30, 3, name=f"{name}_Conv2d_0b_3x3")
+    conv2d_0c_1x3 = conv_bn_relu(x, 30, (1, 3), name=f"{name}_Conv2d_0c_1x3")
+    x = conv_bn_relu(x, 30, (3, 1), name=f"{name}_Conv2d_0d_3x1")
     return layers.Concatenate()([conv2d_0c_1x3, x])
 
 
 def mixed5(x, filters, name):
     """Mixed_5b, Mixed_5c, Mixed_5d."""
-    branch_0 = conv_bn_relu(x, 5, 1, "valid", name=f"{name}_Branch_0")
-    conv2d_0a_1x1 = conv_bn_relu(x, 4, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
-    conv2d_0b_5x5 = conv_bn_relu(conv2d_0a_1x1, 5, 5, "same", name=f"{name}_Branch_1_Conv2d_0b_5x5")
-    conv2d_0a_1x1 = conv_bn_relu(x, 5, 1, "valid", name=f"{name}_Branch_2_Conv2d_0a_1x1")
-    conv2d_0b_3x3 = conv_bn_relu(conv2d_0a_1x1, 7, 3, "same", name=f"{name}_Branch_2_Conv2d_0b_3x3")
-    conv2d_0c_3x3 = conv_bn_relu(conv2d_0b_3x3, 7, 3, "same", name=f"{name}_Branch_2_Conv2d_0c_3x3")
+    branch_0 = conv_bn_relu(x, 5, 1, name=f"{name}_Branch_0")
+    branch_1 = conv_bn_relu(x, 4, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    branch_1 = conv_bn_relu(branch_1, 5, 5, name=f"{name}_Branch_1_Conv2d_0b_5x5")
+    branch_2 = conv_bn_relu(x, 5, 1, name=f"{name}_Branch_2_Conv2d_0a_1x1")
+    branch_2 = conv_bn_relu(branch_2, 7, 3, name=f"{name}_Branch_2_Conv2d_0b_3x3")
+    branch_2 = conv_bn_relu(branch_2, 7, 3, name=f"{name}_Branch_2_Conv2d_0c_3x3")
     x = layers.AveragePooling2D(3, 1, padding="same")(x)
-    x = conv_bn_relu(x, filters, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
-    return layers.Concatenate()([branch_0, conv2d_0b_5x5, conv2d_0c_3x3, x])
+    x = conv_bn_relu(x, filters, 1, name=f"{name}_Branch_3_Conv2d_0b_1x1")
+    return layers.Concatenate()([branch_0, branch_1, branch_2, x])
 
 
 def mixed6_a(x, name):
     """Mixed_6a."""
-    branch_0 = conv_bn_relu(x, 30, 3, "valid", strides=2, name=f"{name}_Branch_0")
-    conv2d_0a_1x1 = conv_bn_relu(x, 5, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
-    conv2d_0b_3x3 = conv_bn_relu(conv2d_0a_1x1, 7, 3, "same", name=f"{name}_Branch_1_Conv2d_0b_3x3")
-    conv2d_1a_1x1 = conv_bn_relu(conv2d_0b_3x3, 7, 3, "valid", strides=2, name=f"{name}_Branch_1_Conv2d_1a_1x1")
-    return layers.Concatenate()([branch_0, conv2d_1a_1x1, layers.MaxPooling2D(3, 2)(x)])
+    branch_0 = conv_bn_relu(x, 30, 3, strides=2, padding="valid", name=f"{name}_Branch_0")
+    branch_1 = conv_bn_relu(x, 5, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    branch_1 = conv_bn_relu(branch_1, 7, 3, name=f"{name}_Branch_1_Conv2d_0b_3x3")
+    branch_1 = conv_bn_relu(branch_1, 7, 3, strides=2, padding="valid", name=f"{name}_Branch_1_Conv2d_1a_1x1")
+    return layers.Concatenate()([branch_0, branch_1, layers.MaxPooling2D(3, 2)(x)])
 
 
 def mixed6(x, filters, name):
     """Mixed_6b, Mixed_6c, Mixed_6d, Mixed_6e."""
-    branch_0 = conv_bn_relu(x, 15, 1, "valid", name=f"{name}_Branch_0")
-    conv2d_0a_1x1 = conv_bn_relu(x, filters, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
-    conv2d_0b_1x7 = conv_bn_relu(conv2d_0a_1x1, filters, (1, 7), "same", name=f"{name}_Branch_1_Conv2d_0b_1x7")
-    conv2d_0c_7x1 = conv_bn_relu(conv2d_0b_1x7, 15, (7, 1), "same", name=f"{name}_Branch_1_Conv2d_0c_7x1")
-    conv2d_0a_1x1 = conv_bn_relu(x, filters, 1, "valid", name=f"{name}_Branch_2_Conv2d_0a_1x1")
-    conv2d_0b_7x1 = conv_bn_relu(conv2d_0a_1x1, filters, (7, 1), "same", name=f"{name}_Branch_2_Conv2d_0b_7x1")
-    conv2d_0c_1x7 = conv_bn_relu(conv2d_0b_7x1, filters, (1, 7), "same", name=f"{name}_Branch_2_Conv2d_0c_1x7")
-    conv2d_0d_7x1 = conv_bn_relu(conv2d_0c_1x7, filters, (7, 1), "same", name=f"{name}_Branch_2_Conv2d_0d_7x1")
-    conv2d_0e_1x7 = conv_bn_relu(conv2d_0d_7x1, 15, (1, 7), "same", name=f"{name}_Branch_2_Conv2d_0e_1x7")
+    branch_0 = conv_bn_relu(x, 15, 1, name=f"{name}_Branch_0")
+    branch_1 = conv_bn_relu(x, filters, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    branch_1 = conv_bn_relu(branch_1, filters, (1, 7), name=f"{name}_Branch_1_Conv2d_0b_1x7")
+    branch_1 = conv_bn_relu(branch_1, 15, (7, 1), name=f"{name}_Branch_1_Conv2d_0c_7x1")
+    branch_2 = conv_bn_relu(x, filters, 1, name=f"{name}_Branch_2_Conv2d_0a_1x1")
+    branch_2 = conv_bn_relu(branch_2, filters, (7, 1), name=f"{name}_Branch_2_Conv2d_0b_7x1")
+    branch_2 = conv_bn_relu(branch_2, filters, (1, 7), name=f"{name}_Branch_2_Conv2d_0c_1x7")
+    branch_2 = conv_bn_relu(branch_2, filters, (7, 1), name=f"{name}_Branch_2_Conv2d_0d_7x1")
+    branch_2 = conv_bn_relu(branch_2, 15, (1, 7), name=f"{name}_Branch_2_Conv2d_0e_1x7")
     x = layers.AveragePooling2D(3, 1, padding="same")(x)
-    x = conv_bn_relu(x, 15, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
-    return layers.Concatenate()([branch_0, conv2d_0c_7x1, conv2d_0e_1x7, x])
+    x = conv_bn_relu(x, 15, 1, name=f"{name}_Branch_3_Conv2d_0b_1x1")
+    return layers.Concatenate()([branch_0, branch_1, branch_2, x])
 
 
 def mixed7_a(x, name):
     """Mixed_7a."""
-    conv2d_0a_1x1 = conv_bn_relu(x, 15, 1, "valid", name=f"{name}_Branch_0_Conv2d_0a_1x1")
-    conv2d_1a_3x3 = conv_bn_relu(conv2d_0a_1x1, 25, 3, "valid", strides=2, name=f"{name}_Branch_0_Conv2d_1a_3x3")
-    conv2d_0a_1x1 = conv_bn_relu(x, 15, 1, "valid", name=f"{name}_Branch_1_Conv2d_0a_1x1")
-    conv2d_0b_1x7 = conv_bn_relu(conv2d_0a_1x1, 15, (1, 7), "same", name=f"{name}_Branch_1_Conv2d_0b_1x7")
-    conv2d_0c_7x1 = conv_bn_relu(conv2d_0b_1x7, 15, (7, 1), "same", name=f"{name}_Branch_1_Conv2d_0c_7x1")
-    conv2d_1a_3x3_2 = conv_bn_relu(conv2d_0c_7x1, 15, 3, "valid", strides=2, name=f"{name}_Branch_1_Conv2d_1a_3x3")
-    return layers.Concatenate()([conv2d_1a_3x3, conv2d_1a_3x3_2, layers.MaxPooling2D(3, 2)(x)])
+    branch_0 = conv_bn_relu(x, 15, 1, name=f"{name}_Branch_0_Conv2d_0a_1x1")
+    branch_0 = conv_bn_relu(branch_0, 25, 3, strides=2, padding="valid", name=f"{name}_Branch_0_Conv2d_1a_3x3")
+    branch_1 = conv_bn_relu(x, 15, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
+    branch_1 = conv_bn_relu(branch_1, 15, (1, 7), name=f"{name}_Branch_1_Conv2d_0b_1x7")
+    branch_1 = conv_bn_relu(branch_1, 15, (7, 1), name=f"{name}_Branch_1_Conv2d_0c_7x1")
+    branch_1 = conv_bn_relu(branch_1, 15, 3, strides=2, padding="valid", name=f"{name}_Branch_1_Conv2d_1a_3x3")
+    return layers.Concatenate()([branch_0, branch_1, layers.MaxPooling2D(3, 2)(x)])
 
 
 def mixed7(x, name):
     """Mixed_7b, Mixed_7c."""
-    branch_0 = conv_bn_relu(x, 25, 1, "valid", name=f"{name}_Branch_0")
+    branch_0 = conv_bn_relu(x, 25, 1, name=f"{name}_Branch_0")
     branch_1 = branch1(x, name=f"{name}_Branch_1")
     branch_2 = branch2(x, name=f"{name}_Branch_2")
     x = layers.AveragePooling2D(3, 1, padding="same")(x)
-    x = conv_bn_relu(x, 15, 1, "valid", name=f"{name}_Branch_3_Conv2d_0b_1x1")
+    x = conv_bn_relu(x, 15, 1, name=f"{name}_Branch_3_Conv2d_0b_1x1")
     return layers.Concatenate()([branch_0, branch_1, branch_2, x])
 
 
 def build() -> keras.Model:
     """The network, with new weights."""
     inputs = x = keras.Input((107, 107, 3), name="input")
-    x = conv_bn_relu(x, 4, 3, "valid", strides=2, name="Conv2d_1a_3x3")
-    x = conv_bn_relu(x, 4, 3, "valid", name="Conv2d_2a_3x3")
-    x = conv_bn_relu(x, 5, 3, "same", name="Conv2d_2b_3x3")
+    x = conv_bn_relu(x, 4, 3, strides=2, padding="valid", name="Conv2d_1a_3x3")
+    x = conv_bn_relu(x, 4, 3, padding="valid", name="Conv2d_2a_3x3")
+    x = conv_bn_relu(x, 5, 3, name="Conv2d_2b_3x3")
     x = layers.MaxPooling2D(3, 2)(x)
-    x = conv_bn_relu(x, 6, 1, "valid", name="Conv2d_3b_1x1")
-    x = conv_bn_relu(x, 15, 3, "valid", name="Conv2d_4a_3x3")
+    x = conv_bn_relu(x, 6, 1, name="Conv2d_3b_1x1")
+    x = conv_bn_relu(x, 15, 3, padding="valid", name="Conv2d_4a_3x3")
     x = layers.MaxPooling2D(3, 2)(x)
     x = mixed5(x, 4, name="Mixed_5b")
     x = mixed5(x, 5, name="Mixed_5c")
@@ -112,17 +112,17 @@ def build() -> keras.Model:
     x = mixed6(x, 12, name="Mixed_6c")
     x = mixed6(x, 12, name="Mixed_6d")
     x = mixed6(x, 15, name="Mixed_6e")
-    mixed_7a = mixed7_a(x, name="Mixed_7a")
-    mixed_7b = mixed7(mixed_7a, name="Mixed_7b")
-    mixed_7c = mixed7(mixed_7b, name="Mixed_7c")
-    y = layers.AveragePooling2D(2)(mixed_7c)
-    dropout = layers.Dropout(0.2, name="Logits_dropout")(y)
-    conv2d_1c_1x1 = layers.Conv2D(17, 1, name="Logits_Conv2d_1c_1x1")(dropout)
+    mixed = mixed7_a(x, name="Mixed_7a")
+    mixed = mixed7(mixed, name="Mixed_7b")
+    mixed = mixed7(mixed, name="Mixed_7c")
+    mixed = layers.AveragePooling2D(2)(mixed)
+    mixed = layers.Dropout(0.2, name="Logits_dropout")(mixed)
+    mixed = layers.Conv2D(17, 1, name="Logits_Conv2d_1c_1x1")(mixed)
     x = layers.AveragePooling2D(5, 3)(x)
-    x = conv_bn_relu(x, 10, 1, "valid", name="AuxLogits_Conv2d_1b_1x1")
-    x = conv_bn_relu(x, 61, 1, "valid", name="AuxLogits_Conv2d_2a_1x1")
+    x = conv_bn_relu(x, 10, 1, name="AuxLogits_Conv2d_1b_1x1")
+    x = conv_bn_relu(x, 61, 1, name="AuxLogits_Conv2d_2a_1x1")
     x = layers.Conv2D(17, 1, name="AuxLogits_Conv2d_2b_1x1")(x)
-    return keras.Model(inputs, [layers.Flatten()(conv2d_1c_1x1), layers.Flatten()(x)], name="inception_v3")
+    return keras.Model(inputs, [layers.Flatten()(mixed), layers.Flatten()(x)], name="inception_v3")
 
 
 def load(weights: str = "model.keras") -> keras.Model:

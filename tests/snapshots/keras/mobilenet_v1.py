@@ -11,8 +11,8 @@ import keras
 from keras import layers
 
 
-def conv_bn_relu6(x, filters, kernel_size=1, strides=1, padding="valid", *, name):
-    x = layers.Conv2D(filters, kernel_size, strides, padding=padding, use_bias=False, name=f"{name}_conv")(x)
+def conv_bn_relu6(x, filters, kernel_size=1, strides=1, *, name):
+    x = layers.Conv2D(filters, kernel_size, strides, padding="same", use_bias=False, name=f"{name}_conv")(x)
     x = layers.BatchNormalization(name=f"{name}_bn")(x)
     return layers.ReLU(6.0)(x)
 
@@ -26,7 +26,7 @@ def conv_bn_relu6_2(x, strides=1, *, name):
 def build() -> keras.Model:
     """The network, with new weights."""
     inputs = x = keras.Input((96, 96, 3), name="input")
-    x = conv_bn_relu6(x, 4, kernel_size=3, strides=2, padding="same", name="Conv2d_0")
+    x = conv_bn_relu6(x, 4, kernel_size=3, strides=2, name="Conv2d_0")
     x = conv_bn_relu6_2(x, name="Conv2d_1_depthwise")
     x = conv_bn_relu6(x, 8, name="Conv2d_1_pointwise")
     x = conv_bn_relu6_2(x, strides=2, name="Conv2d_2_depthwise")

@@ -12,10 +12,10 @@ import keras
 from keras import layers
 
 
-def conv_bn_relu6(x, filters, kernel_size=1, strides=1, padding="valid", *, name):
-    x = layers.Conv2D(filters, kernel_size, strides, padding=padding, use_bias=False, name=f"{name}_conv")(x)
+def conv_bn_relu6(x, filters, kernel_size=1, strides=1, relu6=True, *, name):
+    x = layers.Conv2D(filters, kernel_size, strides, padding="same", use_bias=False, name=f"{name}_conv")(x)
     x = layers.BatchNormalization(name=f"{name}_bn")(x)
-    return layers.ReLU(6.0)(x)
+    return layers.ReLU(6.0)(x) if relu6 else x
 
 
 def conv_bn_relu6_2(x, strides=1, *, name):
@@ -24,57 +24,33 @@ def conv_bn_relu6_2(x, strides=1, *, name):
     return layers.ReLU(6.0)(x)
 
 
-def conv_bn(x, filters, name):
-    x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_conv")(x)
-    return layers.BatchNormalization(name=f"{name}_bn")(x)
-
-
-def expanded_conv(x, name):
-    """expanded_conv."""
-    depthwise = conv_bn_relu6_2(x, name=f"{name}_depthwise")
-    project = conv_bn(depthwise, 4, name=f"{name}_project")
-    return layers.Add()([project, x])
-
-
-def expanded_conv2(x, filters, name):
-    expand = conv_bn_relu6(x, filters, name=f"{name}_expand")
-    depthwise = conv_bn_relu6_2(expand, name=f"{name}_depthwise")
-    project = conv_bn(depthwise, filters // 6, name=f"{name}_project")
-    return layers.Add()([project, x])
+def expanded_conv(x, filters, mid_filters=None, strides=1, residual=True, *, name):
+    y = conv_bn_relu6(x, mid_filters, name=f"{name}_expand") if mid_filters else x
+    y = conv_bn_relu6_2(y, strides=strides, name=f"{name}_depthwise")
+    y = conv_bn_relu6(y, filters, relu6=False, name=f"{name}_project")
+    return layers.Add()([y, x]) if residual else y
 
 
 def build() -> keras.Model:
     """The network, with new weights."""
     inputs = x = keras.Input((97, 97, 3), name="input")
-    x = conv_bn_relu6(x, 4, kernel_size=3, strides=2, padding="same", name="Conv")
-    x = expanded_conv(x, name="expanded_conv")
-    x = conv_bn_relu6(x, 24, name="expanded_conv_1_expand")
-    x = conv_bn_relu6_2(x, strides=2, name="expanded_conv_1_conv")
-    x = conv_bn(x, 4, name="expanded_conv_1_project")
-    x = expanded_conv2(x, 24, name="expanded_conv_2")
-    x = conv_bn_relu6(x, 24, name="expanded_conv_3_expand")
-    x = conv_bn_relu6_2(x, strides=2, name="expanded_conv_3_conv")
-    x = conv_bn(x, 4, name="expanded_conv_3_project")
-    x = expanded_conv2(x, 24, name="expanded_conv_4")
-    x = expanded_conv2(x, 24, name="expanded_conv_5")
-    x = conv_bn_relu6(x, 24, name="expanded_conv_6_expand")
-    x = conv_bn_relu6_2(x, strides=2, name="expanded_conv_6_conv")
-    x = conv_bn(x, 8, name="expanded_conv_6_project")
+    x = conv_bn_relu6(x, 4, kernel_size=3, strides=2, name="Conv")
+    x = expanded_conv(x, 4, name="expanded_conv")
+    x = expanded_conv(x, 4, mid_filters=24, strides=2, residual=False, name="expanded_conv_1")
+    x = expanded_conv(x, 4, mid_filters=24, name="expanded_conv_2")
+    x = expanded_conv(x, 4, mid_filters=24, strides=2, residual=False, name="expanded_conv_3")
+    x = expanded_conv(x, 4, mid_filters=24, name="expanded_conv_4")
+    x = expanded_conv(x, 4, mid_filters=24, name="expanded_conv_5")
+    x = expanded_conv(x, 8, mid_filters=24, strides=2, residual=False, name="expanded_conv_6")
     for i in range(7, 10):
-        x = expanded_conv2(x, 48, name=f"expanded_conv_{i}")
-    x = conv_bn_relu6(x, 48, name="expanded_conv_10_expand")
-    x = conv_bn_relu6_2(x, name="expanded_conv_10_conv")
-    x = conv_bn(x, 12, name="expanded_conv_10_project")
-    x = expanded_conv2(x, 72, name="expanded_conv_11")
-    x = expanded_conv2(x, 72, name="expanded_conv_12")
-    x = conv_bn_relu6(x, 72, name="expanded_conv_13_expand")
-    x = conv_bn_relu6_2(x, strides=2, name="expanded_conv_13_conv")
-    x = conv_bn(x, 20, name="expanded_conv_13_project")
-    x = expanded_conv2(x, 120, name="expanded_conv_14")
-    x = expanded_conv2(x, 120, name="expanded_conv_15")
-    x = conv_bn_relu6(x, 120, name="expanded_conv_16_expand")
-    x = conv_bn_relu6_2(x, name="expanded_conv_16_conv")
-    x = conv_bn(x, 40, name="expanded_conv_16_project")
+        x = expanded_conv(x, 8, mid_filters=48, name=f"expanded_conv_{i}")
+    x = expanded_conv(x, 12, mid_filters=48, residual=False, name="expanded_conv_10")
+    x = expanded_conv(x, 12, mid_filters=72, name="expanded_conv_11")
+    x = expanded_conv(x, 12, mid_filters=72, name="expanded_conv_12")
+    x = expanded_conv(x, 20, mid_filters=72, strides=2, residual=False, name="expanded_conv_13")
+    x = expanded_conv(x, 20, mid_filters=120, name="expanded_conv_14")
+    x = expanded_conv(x, 20, mid_filters=120, name="expanded_conv_15")
+    x = expanded_conv(x, 40, mid_filters=120, residual=False, name="expanded_conv_16")
     x = conv_bn_relu6(x, 160, name="Conv_1")
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dense(17, name="Logits")(x)

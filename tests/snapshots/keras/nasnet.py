@@ -24,11 +24,11 @@ def separable_conv(x, kernel_size, filters, strides=1, *, name):
 
 def reduction(x, filters, name):
     x = layers.ReLU()(x)
-    pool = layers.AveragePooling2D(1, 2)(layers.ZeroPadding2D(((0, 1), (0, 1)))(x)[:, 1:, 1:])
-    x = layers.AveragePooling2D(1, 2)(x)
-    x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_path1_conv")(x)
-    path2_conv = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_path2_conv")(pool)
-    x = layers.Concatenate()([x, path2_conv])
+    y = layers.AveragePooling2D(1, 2)(x)
+    y = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_path1_conv")(y)
+    x = layers.AveragePooling2D(1, 2)(layers.ZeroPadding2D(((0, 1), (0, 1)))(x)[:, 1:, 1:])
+    x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_path2_conv")(x)
+    x = layers.Concatenate()([y, x])
     return layers.BatchNormalization(name=f"{name}_final_path_bn")(x)
 
 
@@ -42,39 +42,27 @@ def separable_conv2(x, kernel_size, filters, strides=1, *, name):
     return layers.BatchNormalization(name=f"{name}_bn2")(x)
 
 
-def comb_iter0(x, y, filters, kernel_size, strides=1, *, name):
-    """comb_iter_0."""
-    x = separable_conv2(x, 5, filters, strides=strides, name=f"{name}_left")
-    right = separable_conv2(y, kernel_size, filters, strides=strides, name=f"{name}_right")
-    return layers.Add()([x, right])
+def comb_iter(x, y, kernel_size, filters, strides=1, right_kernel_size=None, *, name):
+    """comb_iter_0, comb_iter_1, comb_iter_4."""
+    x = separable_conv2(x, kernel_size, filters, strides=strides, name=f"{name}_left")
+    if right_kernel_size:
+        y = separable_conv2(y, right_kernel_size, filters, strides=strides, name=f"{name}_right")
+    return layers.Add()([x, y])
 
 
-def comb_iter1(x, filters, name):
+def comb_iter1(x, y, filters, name):
     """comb_iter_1."""
-    left = separable_conv2(x, 5, filters, name=f"{name}_left")
-    x = separable_conv2(x, 3, filters, name=f"{name}_right")
-    return layers.Add()([left, x])
-
-
-def comb_iter4(x, filters, name):
-    """comb_iter_4."""
-    left = separable_conv2(x, 3, filters, name=f"{name}_left")
-    return layers.Add()([left, x])
-
-
-def comb_iter1_2(x, y, filters, name):
-    """comb_iter_1."""
-    right = separable_conv2(y, 7, filters, strides=2, name=f"{name}_right")
-    return layers.Add()([layers.MaxPooling2D(3, 2, padding="same")(x), right])
+    y = separable_conv2(y, 7, filters, strides=2, name=f"{name}_right")
+    return layers.Add()([layers.MaxPooling2D(3, 2, padding="same")(x), y])
 
 
 def comb_iter2(x, y, filters, padding, name):
     """comb_iter_2."""
-    right = separable_conv2(y, 5, filters, strides=2, name=f"{name}_right")
-    return layers.Add()([average_pool2d(x, 3, 2, padding), right])
+    y = separable_conv2(y, 5, filters, strides=2, name=f"{name}_right")
+    return layers.Add()([average_pool2d(x, 3, 2, padding), y])
 
 
-def comb_iter4_2(x, y, filters, name):
+def comb_iter4(x, y, filters, name):
     """comb_iter_4."""
     x = separable_conv2(x, 3, filters, name=f"{name}_left")
     return layers.Add()([x, layers.MaxPooling2D(3, 2, padding="same")(y)])
@@ -83,16 +71,16 @@ def comb_iter4_2(x, y, filters, name):
 def cell0(x, name):
     """cell_0."""
     x = layers.ReLU()(x)
-    beginning = layers.Conv2D(8, 1, use_bias=False, name=f"{name}_beginning")(x)
-    beginning_bn = layers.BatchNormalization(name=f"{name}_beginning_bn")(beginning)
+    y = layers.Conv2D(8, 1, use_bias=False, name=f"{name}_beginning")(x)
+    y = layers.BatchNormalization(name=f"{name}_beginning_bn")(y)
     x = layers.Conv2D(8, 1, use_bias=False, name=f"{name}_prev_1x1")(x)
     x = layers.BatchNormalization(name=f"{name}_prev_1x1_bn")(x)
-    pool = layers.AveragePooling2D(3, 1, padding="same")(x)
-    comb_iter_0 = comb_iter0(beginning_bn, x, 8, 3, name=f"{name}_comb_iter_0")
-    comb_iter_4 = comb_iter4(beginning_bn, 8, name=f"{name}_comb_iter_4")
-    comb_iter_1 = comb_iter1(x, 8, name=f"{name}_comb_iter_1")
-    x = layers.Add()([layers.AveragePooling2D(3, 1, padding="same")(beginning_bn), x])
-    return layers.Concatenate()([comb_iter_0, comb_iter_1, x, layers.Add()([pool, pool]), comb_iter_4])
+    comb_iter_0 = comb_iter(y, x, 5, 8, right_kernel_size=3, name=f"{name}_comb_iter_0")
+    comb_iter_1 = comb_iter(x, x, 5, 8, right_kernel_size=3, name=f"{name}_comb_iter_1")
+    y2 = layers.AveragePooling2D(3, 1, padding="same")(x)
+    comb_iter_4 = comb_iter(y, y, 3, 8, name=f"{name}_comb_iter_4")
+    x = layers.Add()([layers.AveragePooling2D(3, 1, padding="same")(y), x])
+    return layers.Concatenate()([comb_iter_0, comb_iter_1, x, layers.Add()([y2, y2]), comb_iter_4])
 
 
 def reduction_cell(x, y, filters, padding, name):
@@ -101,14 +89,14 @@ def reduction_cell(x, y, filters, padding, name):
     x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_beginning")(x)
     x = layers.BatchNormalization(name=f"{name}_beginning_bn")(x)
     y = layers.ReLU()(y)
-    prev_1x1 = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_prev_1x1")(y)
-    prev_1x1_bn = layers.BatchNormalization(name=f"{name}_prev_1x1_bn")(prev_1x1)
-    comb_iter_0 = comb_iter0(x, prev_1x1_bn, filters, 7, strides=2, name=f"{name}_comb_iter_0")
-    comb_iter_1 = comb_iter1_2(x, prev_1x1_bn, filters, name=f"{name}_comb_iter_1")
-    comb_iter_4 = comb_iter4_2(comb_iter_0, x, filters, name=f"{name}_comb_iter_4")
-    x = comb_iter2(x, prev_1x1_bn, filters, padding, name=f"{name}_comb_iter_2")
+    y = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_prev_1x1")(y)
+    y = layers.BatchNormalization(name=f"{name}_prev_1x1_bn")(y)
+    comb_iter_2 = comb_iter2(x, y, filters, padding, name=f"{name}_comb_iter_2")
+    comb_iter_1 = comb_iter1(x, y, filters, name=f"{name}_comb_iter_1")
+    comb_iter_0 = comb_iter(x, y, 5, filters, strides=2, right_kernel_size=7, name=f"{name}_comb_iter_0")
+    x = comb_iter4(comb_iter_0, x, filters, name=f"{name}_comb_iter_4")
     y = layers.Add()([comb_iter_1, layers.AveragePooling2D(3, 1, padding="same")(comb_iter_0)])
-    return layers.Concatenate()([x, y, comb_iter_4])
+    return layers.Concatenate()([comb_iter_2, y, x])
 
 
 def cell(x, y, filters, name):
@@ -116,13 +104,13 @@ def cell(x, y, filters, name):
     x = layers.ReLU()(x)
     x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_beginning")(x)
     x = layers.BatchNormalization(name=f"{name}_beginning_bn")(x)
-    reduction2 = reduction(y, filters // 2, name=f"{name}_reduction")
-    pool = layers.AveragePooling2D(3, 1, padding="same")(reduction2)
-    comb_iter_0 = comb_iter0(x, reduction2, filters, 3, name=f"{name}_comb_iter_0")
-    comb_iter_4 = comb_iter4(x, filters, name=f"{name}_comb_iter_4")
-    comb_iter_1 = comb_iter1(reduction2, filters, name=f"{name}_comb_iter_1")
-    x = layers.Add()([layers.AveragePooling2D(3, 1, padding="same")(x), reduction2])
-    return layers.Concatenate()([comb_iter_0, comb_iter_1, x, layers.Add()([pool, pool]), comb_iter_4])
+    y = reduction(y, filters // 2, name=f"{name}_reduction")
+    comb_iter_0 = comb_iter(x, y, 5, filters, right_kernel_size=3, name=f"{name}_comb_iter_0")
+    comb_iter_1 = comb_iter(y, y, 5, filters, right_kernel_size=3, name=f"{name}_comb_iter_1")
+    y2 = layers.AveragePooling2D(3, 1, padding="same")(y)
+    comb_iter_4 = comb_iter(x, x, 3, filters, name=f"{name}_comb_iter_4")
+    x = layers.Add()([layers.AveragePooling2D(3, 1, padding="same")(x), y])
+    return layers.Concatenate()([comb_iter_0, comb_iter_1, x, layers.Add()([y2, y2]), comb_iter_4])
 
 
 def build() -> keras.Model:

@@ -11,23 +11,23 @@ import keras
 from keras import layers
 
 
-def conv_relu(x, filters, kernel_size, padding, strides=1, *, name):
+def conv_relu(x, filters, kernel_size, strides=1, padding="valid", *, name):
     return layers.Conv2D(filters, kernel_size, strides, padding=padding, activation="relu", name=f"{name}_conv")(x)
 
 
 def build() -> keras.Model:
     """The network, with new weights."""
     inputs = x = keras.Input((231, 231, 3), name="input")
-    x = conv_relu(x, 8, 11, "valid", strides=4, name="conv1")
+    x = conv_relu(x, 8, 11, strides=4, name="conv1")
     x = layers.MaxPooling2D(2)(x)
-    x = conv_relu(x, 8, 5, "valid", name="conv2")
+    x = conv_relu(x, 8, 5, name="conv2")
     x = layers.MaxPooling2D(2)(x)
-    x = conv_relu(x, 16, 3, "same", name="conv3")
-    x = conv_relu(x, 32, 3, "same", name="conv4")
-    x = conv_relu(x, 32, 3, "same", name="conv5")
+    x = conv_relu(x, 16, 3, padding="same", name="conv3")
+    x = conv_relu(x, 32, 3, padding="same", name="conv4")
+    x = conv_relu(x, 32, 3, padding="same", name="conv5")
     x = layers.MaxPooling2D(2)(x)
-    x = conv_relu(x, 96, 6, "valid", name="fc6")
-    x = conv_relu(x, 128, 1, "valid", name="fc7")
+    x = conv_relu(x, 96, 6, name="fc6")
+    x = conv_relu(x, 128, 1, name="fc7")
     x = layers.Conv2D(17, 1, name="fc8")(x)
     return keras.Model(inputs, layers.Flatten()(x), name="overfeat")
 

@@ -11,61 +11,48 @@ import keras
 from keras import layers
 
 
-def conv_bn_relu(x, filters, kernel_size, padding, strides=1, *, name):
-    x = layers.Conv2D(filters, kernel_size, strides, padding=padding, use_bias=False, name=f"{name}_conv")(x)
+def conv_bn_relu(x, filters, kernel_size, strides=1, relu=True, *, name):
+    x = layers.Conv2D(filters, kernel_size, strides, padding="same", use_bias=False, name=f"{name}_conv")(x)
     x = layers.BatchNormalization(epsilon=1e-5, name=f"{name}_bn")(x)
-    return layers.ReLU()(x)
+    return layers.ReLU()(x) if relu else x
 
 
-def conv_bn(x, filters, name):
-    x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_conv")(x)
-    return layers.BatchNormalization(epsilon=1e-5, name=f"{name}_bn")(x)
-
-
-def bottleneck_v1(x, filters, name):
-    """unit_1."""
-    shortcut = conv_bn(x, filters, name=f"{name}_shortcut")
-    x = conv_bn_relu(x, filters // 4, 1, "valid", name=f"{name}_conv1")
-    x = conv_bn_relu(x, filters // 4, 3, "same", name=f"{name}_conv2")
-    x = conv_bn(x, filters, name=f"{name}_conv3")
-    return layers.ReLU()(layers.Add()([shortcut, x]))
+def bottleneck_v1(x, filters, conv1_filters, shortcut=False, *, name):
+    """unit_1, unit_2, unit_3, unit_4, unit_5."""
+    y = conv_bn_relu(x, filters, 1, relu=False, name=f"{name}_shortcut") if shortcut else x
+    x = conv_bn_relu(x, conv1_filters, 1, name=f"{name}_conv1")
+    x = conv_bn_relu(x, conv1_filters, 3, name=f"{name}_conv2")
+    x = conv_bn_relu(x, filters, 1, relu=False, name=f"{name}_conv3")
+    return layers.ReLU()(layers.Add()([y, x]))
 
 
 def bottleneck_v1_2(x, filters, name):
-    """unit_2, unit_3, unit_4, unit_5."""
-    conv1 = conv_bn_relu(x, filters, 1, "valid", name=f"{name}_conv1")
-    conv2 = conv_bn_relu(conv1, filters, 3, "same", name=f"{name}_conv2")
-    conv3 = conv_bn(conv2, 4 * filters, name=f"{name}_conv3")
-    return layers.ReLU()(layers.Add()([x, conv3]))
-
-
-def bottleneck_v1_3(x, filters, name):
     """unit_3, unit_4, unit_6."""
-    conv1 = conv_bn_relu(x, filters, 1, "valid", name=f"{name}_conv1")
-    conv2 = conv_bn_relu(conv1, filters, 3, "same", strides=2, name=f"{name}_conv2")
-    conv3 = conv_bn(conv2, 4 * filters, name=f"{name}_conv3")
-    return layers.ReLU()(layers.Add()([layers.MaxPooling2D(1, 2)(x), conv3]))
+    y = conv_bn_relu(x, filters, 1, name=f"{name}_conv1")
+    y = conv_bn_relu(y, filters, 3, strides=2, name=f"{name}_conv2")
+    y = conv_bn_relu(y, 4 * filters, 1, relu=False, name=f"{name}_conv3")
+    return layers.ReLU()(layers.Add()([layers.MaxPooling2D(1, 2)(x), y]))
 
 
 def build() -> keras.Model:
     """The network, with new weights."""
     inputs = x = keras.Input((97, 97, 3), name="input")
-    x = conv_bn_relu(x, 64, 7, "same", strides=2, name="conv1")
+    x = conv_bn_relu(x, 64, 7, strides=2, name="conv1")
     x = layers.MaxPooling2D(3, 2, padding="same")(x)
-    x = bottleneck_v1(x, 16, name="block1_unit_1")
-    x = bottleneck_v1_2(x, 4, name="block1_unit_2")
-    x = bottleneck_v1_3(x, 4, name="block1_unit_3")
-    x = bottleneck_v1(x, 32, name="block2_unit_1")
-    x = bottleneck_v1_2(x, 8, name="block2_unit_2")
-    x = bottleneck_v1_2(x, 8, name="block2_unit_3")
-    x = bottleneck_v1_3(x, 8, name="block2_unit_4")
-    x = bottleneck_v1(x, 64, name="block3_unit_1")
+    x = bottleneck_v1(x, 16, 4, shortcut=True, name="block1_unit_1")
+    x = bottleneck_v1(x, 16, 4, name="block1_unit_2")
+    x = bottleneck_v1_2(x, 4, name="block1_unit_3")
+    x = bottleneck_v1(x, 32, 8, shortcut=True, name="block2_unit_1")
+    x = bottleneck_v1(x, 32, 8, name="block2_unit_2")
+    x = bottleneck_v1(x, 32, 8, name="block2_unit_3")
+    x = bottleneck_v1_2(x, 8, name="block2_unit_4")
+    x = bottleneck_v1(x, 64, 16, shortcut=True, name="block3_unit_1")
     for i in range(2, 6):
-        x = bottleneck_v1_2(x, 16, name=f"block3_unit_{i}")
-    x = bottleneck_v1_3(x, 16, name="block3_unit_6")
-    x = bottleneck_v1(x, 128, name="block4_unit_1")
-    x = bottleneck_v1_2(x, 32, name="block4_unit_2")
-    x = bottleneck_v1_2(x, 32, name="block4_unit_3")
+        x = bottleneck_v1(x, 64, 16, name=f"block3_unit_{i}")
+    x = bottleneck_v1_2(x, 16, name="block3_unit_6")
+    x = bottleneck_v1(x, 128, 32, shortcut=True, name="block4_unit_1")
+    x = bottleneck_v1(x, 128, 32, name="block4_unit_2")
+    x = bottleneck_v1(x, 128, 32, name="block4_unit_3")
     x = layers.GlobalAveragePooling2D(keepdims=True)(x)
     return keras.Model(inputs, layers.Conv2D(17, 1, name="logits")(x), name="resnet_v150")
 

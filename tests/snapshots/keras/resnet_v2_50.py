@@ -11,43 +11,35 @@ import keras
 from keras import layers
 
 
-def separable_conv(x, name):
+def bn_relu(x, name):
     x = layers.BatchNormalization(epsilon=1e-5, name=f"{name}_bn")(x)
     return layers.ReLU()(x)
 
 
-def conv_bn_relu(x, filters, kernel_size, padding, strides=1, *, name):
-    x = layers.Conv2D(filters, kernel_size, strides, padding=padding, use_bias=False, name=f"{name}_conv")(x)
+def conv_bn_relu(x, filters, kernel_size, strides=1, *, name):
+    x = layers.Conv2D(filters, kernel_size, strides, padding="same", use_bias=False, name=f"{name}_conv")(x)
     x = layers.BatchNormalization(epsilon=1e-5, name=f"{name}_bn")(x)
     return layers.ReLU()(x)
 
 
 def bottleneck_v2(x, filters, name):
     """unit_1."""
-    x = separable_conv(x, name=f"{name}_preact")
-    shortcut = layers.Conv2D(filters, 1, name=f"{name}_shortcut")(x)
-    x = conv_bn_relu(x, filters // 4, 1, "valid", name=f"{name}_conv1")
-    x = conv_bn_relu(x, filters // 4, 3, "same", name=f"{name}_conv2")
+    x = bn_relu(x, name=f"{name}_preact")
+    y = layers.Conv2D(filters, 1, name=f"{name}_shortcut")(x)
+    x = conv_bn_relu(x, filters // 4, 1, name=f"{name}_conv1")
+    x = conv_bn_relu(x, filters // 4, 3, name=f"{name}_conv2")
     x = layers.Conv2D(filters, 1, name=f"{name}_conv3")(x)
-    return layers.Add()([shortcut, x])
+    return layers.Add()([y, x])
 
 
-def bottleneck_v2_2(x, filters, name):
-    """unit_2, unit_3, unit_4, unit_5."""
-    preact = separable_conv(x, name=f"{name}_preact")
-    conv1 = conv_bn_relu(preact, filters, 1, "valid", name=f"{name}_conv1")
-    conv2 = conv_bn_relu(conv1, filters, 3, "same", name=f"{name}_conv2")
-    conv3 = layers.Conv2D(4 * filters, 1, name=f"{name}_conv3")(conv2)
-    return layers.Add()([x, conv3])
-
-
-def bottleneck_v2_3(x, filters, name):
-    """unit_3, unit_4, unit_6."""
-    preact = separable_conv(x, name=f"{name}_preact")
-    conv1 = conv_bn_relu(preact, filters, 1, "valid", name=f"{name}_conv1")
-    conv2 = conv_bn_relu(conv1, filters, 3, "same", strides=2, name=f"{name}_conv2")
-    conv3 = layers.Conv2D(4 * filters, 1, name=f"{name}_conv3")(conv2)
-    return layers.Add()([layers.MaxPooling2D(1, 2)(x), conv3])
+def bottleneck_v2_2(x, filters, strides=1, *, name):
+    """unit_2, unit_3, unit_4, unit_5, unit_6."""
+    y = layers.MaxPooling2D(1, strides)(x) if strides != 1 else x
+    x = bn_relu(x, name=f"{name}_preact")
+    x = conv_bn_relu(x, filters, 1, name=f"{name}_conv1")
+    x = conv_bn_relu(x, filters, 3, strides=strides, name=f"{name}_conv2")
+    x = layers.Conv2D(4 * filters, 1, name=f"{name}_conv3")(x)
+    return layers.Add()([y, x])
 
 
 def build() -> keras.Model:
@@ -57,19 +49,19 @@ def build() -> keras.Model:
     x = layers.MaxPooling2D(3, 2, padding="same")(x)
     x = bottleneck_v2(x, 16, name="block1_unit_1")
     x = bottleneck_v2_2(x, 4, name="block1_unit_2")
-    x = bottleneck_v2_3(x, 4, name="block1_unit_3")
+    x = bottleneck_v2_2(x, 4, strides=2, name="block1_unit_3")
     x = bottleneck_v2(x, 32, name="block2_unit_1")
     x = bottleneck_v2_2(x, 8, name="block2_unit_2")
     x = bottleneck_v2_2(x, 8, name="block2_unit_3")
-    x = bottleneck_v2_3(x, 8, name="block2_unit_4")
+    x = bottleneck_v2_2(x, 8, strides=2, name="block2_unit_4")
     x = bottleneck_v2(x, 64, name="block3_unit_1")
     for i in range(2, 6):
         x = bottleneck_v2_2(x, 16, name=f"block3_unit_{i}")
-    x = bottleneck_v2_3(x, 16, name="block3_unit_6")
+    x = bottleneck_v2_2(x, 16, strides=2, name="block3_unit_6")
     x = bottleneck_v2(x, 128, name="block4_unit_1")
     x = bottleneck_v2_2(x, 32, name="block4_unit_2")
     x = bottleneck_v2_2(x, 32, name="block4_unit_3")
-    x = separable_conv(x, name="postnorm")
+    x = bn_relu(x, name="postnorm")
     x = layers.GlobalAveragePooling2D(keepdims=True)(x)
     x = layers.Conv2D(17, 1, name="logits")(x)
     return keras.Model(inputs, layers.Flatten()(x), name="resnet_v250")

@@ -11,22 +11,22 @@ import keras
 from keras import layers
 
 
-def conv_relu(x, filters, kernel_size, padding, strides=1, *, name):
+def conv_relu(x, filters, kernel_size, strides=1, padding="same", *, name):
     return layers.Conv2D(filters, kernel_size, strides, padding=padding, activation="relu", name=f"{name}_conv")(x)
 
 
 def fire(x, filters, name):
     """3, 4, 6, 7, 9, 10, 11, 12."""
-    x = conv_relu(x, filters, 1, "valid", name=f"{name}_squeeze")
-    expand1x1 = conv_relu(x, 4 * filters, 1, "valid", name=f"{name}_expand1x1")
-    x = conv_relu(x, 4 * filters, 3, "same", name=f"{name}_expand3x3")
+    x = conv_relu(x, filters, 1, name=f"{name}_squeeze")
+    expand1x1 = conv_relu(x, 4 * filters, 1, name=f"{name}_expand1x1")
+    x = conv_relu(x, 4 * filters, 3, name=f"{name}_expand3x3")
     return layers.Concatenate()([expand1x1, x])
 
 
 def build() -> keras.Model:
     """The network, with new weights."""
     inputs = x = keras.Input((90, 90, 3), name="input")
-    x = conv_relu(x, 16, 3, "valid", strides=2, name="features_layer0")
+    x = conv_relu(x, 16, 3, strides=2, padding="valid", name="features_layer0")
     x = layers.MaxPooling2D(3, 2)(x)
     x = fire(x, 4, name="features_layer3")
     x = fire(x, 4, name="features_layer4")
@@ -38,7 +38,7 @@ def build() -> keras.Model:
     x = fire(x, 12, name="features_layer10")
     x = fire(x, 16, name="features_layer11")
     x = fire(x, 16, name="features_layer12")
-    x = conv_relu(x, 17, 1, "valid", name="classifier_layer1")
+    x = conv_relu(x, 17, 1, name="classifier_layer1")
     return keras.Model(inputs, layers.GlobalAveragePooling2D()(x), name="model2")
 
 

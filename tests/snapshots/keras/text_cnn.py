@@ -19,11 +19,11 @@ def build() -> keras.Model:
     """The network, with new weights."""
     inputs = x = keras.Input((20,), dtype="int32", name="input")
     x = layers.Embedding(200, 12, name="embedding")(x)
-    conv5 = conv_relu(x, 5, "valid", name="conv5")
+    conv3 = conv_relu(x, 3, "valid", name="conv3")
     conv4 = conv_relu(x, 4, "same", name="conv4")
-    x = conv_relu(x, 3, "valid", name="conv3")
-    max_ = layers.GlobalMaxPooling1D()(conv5)
-    x = layers.Concatenate()([layers.GlobalMaxPooling1D()(x), layers.GlobalMaxPooling1D()(conv4), max_])
+    x = conv_relu(x, 5, "valid", name="conv5")
+    x = layers.GlobalMaxPooling1D()(x)
+    x = layers.Concatenate()([layers.GlobalMaxPooling1D()(conv3), layers.GlobalMaxPooling1D()(conv4), x])
     x = layers.Dense(16, activation="selu", name="hidden")(x)
     return keras.Model(inputs, layers.Dense(5, name="logits")(x), name="model2")
 

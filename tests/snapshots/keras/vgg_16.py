@@ -34,7 +34,7 @@ def build() -> keras.Model:
         x = conv_relu(x, 16, name=f"conv5_conv5_{i}")
     x = layers.MaxPooling2D(2)(x)
     x = conv_relu(x, 128, kernel_size=7, padding="valid", name="fc6")
-    x = conv_relu(x, 128, kernel_size=1, padding="valid", name="fc7")
+    x = conv_relu(x, 128, kernel_size=1, name="fc7")
     x = layers.Conv2D(17, 1, name="fc8")(x)
     return keras.Model(inputs, layers.Flatten()(x), name="vgg16")
 

@@ -25,7 +25,8 @@ use super::{Dialect, modules, unify};
 use crate::python::{Arg, Expr, Namer, Slot, camel_case, identifier, snake_case};
 use flow::Block as Flow;
 use form::{Form, Shape};
-use tree::{Tree, is_torch_class};
+use tree::Tree;
+pub use tree::is_torch_class;
 
 /// Plans the program of a graph with modules.
 pub fn program(graph: &Graph, leaves: &[Leaf], dialect: &Dialect) -> Program {
@@ -213,6 +214,8 @@ impl Planner<'_> {
             graph: self.graph,
             sequential: self.sequential,
             identity: None,
+            functional: false,
+            exact: false,
             place: &|module| (self.tree.modules[module].path.clone(), 0),
         };
         let joined = unify::unify(blocks.collect(), &vec![false; plain.len()], &context);
