@@ -38,8 +38,53 @@ fn keras_code_of_all_networks() {
     compare("keras", "snapshots/keras");
 }
 
+/// Networks of PyTorch, and the shape of what enters where the file does not say it.
+const PYTORCH: &[(&str, &str)] = &[
+    ("densenet.npz", "3,64,64"),
+    ("efficientnet_b0.npz", "3,64,64"),
+    ("encoder_decoder.pt2", ""),
+    ("googlenet.npz", "3,96,96"),
+    ("gpt.pt2", ""),
+    ("lstm.pt2", ""),
+    ("mobilenet_v3_small.npz", "3,64,64"),
+    ("resnet18.npz", "3,64,64"),
+    ("resnet50.npz", "3,64,64"),
+    ("swin.npz", "3,64,64"),
+    ("vit.npz", "3,32,32"),
+];
+
+#[test]
+fn keras_code_of_pytorch_networks() {
+    let networks = PathBuf::from(format!("{TESTS}/fixtures/pytorch/networks"));
+    let mut changed = Vec::new();
+    for (file, shape) in PYTORCH {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_modelport"));
+        command.args(["convert", "-q", "-sf", "pytorch", "-iw"]).arg(networks.join(file));
+        if !shape.is_empty() {
+            command.args(["--inputShape", shape]);
+        }
+        let output = command.args(["-df", "keras", "-om", "model.keras"]).current_dir(&folder).output().unwrap();
+        assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+        let code = fs::read_to_string(folder.path().join("model.py")).unwrap();
+        let name = file.split('.').next().unwrap();
+        if !store(&PathBuf::from(format!("{TESTS}/snapshots/keras/pytorch/{name}.py")), &code) {
+            changed.push(*file);
+        }
+    }
+    assert!(changed.is_empty(), "the code of {changed:?} has changed; look at it, then UPDATE_SNAPSHOTS=1");
+}
+
+/// Whether a text is the stored one; with `UPDATE_SNAPSHOTS` it is stored.
+fn store(path: &Path, text: &str) -> bool {
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    fs::read_to_string(path).unwrap_or_default() == text
+}
+
 fn compare(target: &str, folder: &str) {
-    let update = std::env::var_os("UPDATE_SNAPSHOTS").is_some();
     let mut networks: Vec<PathBuf> =
         fs::read_dir(format!("{TESTS}/fixtures/networks")).unwrap().map(|entry| entry.unwrap().path()).collect();
     networks.retain(|path| path.join("case.json").exists());
@@ -53,10 +98,7 @@ fn compare(target: &str, folder: &str) {
         let (code, weights) = convert(&network, first.path(), target);
         let again = convert(&network, second.path(), target);
         assert!((code.as_str(), &weights) == (again.0.as_str(), &again.1), "{name} differs between two runs");
-        if update {
-            fs::create_dir_all(stored.parent().unwrap()).unwrap();
-            fs::write(&stored, &code).unwrap();
-        } else if fs::read_to_string(&stored).unwrap_or_default() != code {
+        if !store(&stored, &code) {
             changed.push(name);
         }
     }
@@ -74,9 +116,21 @@ const LINES: &[(&str, usize)] = &[
     ("nasnet", 250),
 ];
 
+/// The same for PyTorch networks in Keras, as long as their authors' code.
+const KERAS_LINES: &[(&str, usize)] = &[
+    ("densenet", 75),
+    ("efficientnet_b0", 95),
+    ("googlenet", 88),
+    ("mobilenet_v3_small", 100),
+    ("resnet18", 75),
+    ("resnet50", 80),
+    ("vit", 95),
+];
+
 #[test]
 fn code_is_short() {
-    for (name, limit) in LINES {
+    let keras = KERAS_LINES.iter().map(|(name, limit)| (format!("keras/pytorch/{name}"), limit));
+    for (name, limit) in LINES.iter().map(|(name, limit)| ((*name).to_owned(), limit)).chain(keras) {
         let code = fs::read_to_string(format!("{TESTS}/snapshots/{name}.py")).unwrap();
         let lines = code.lines().count();
         assert!(lines <= *limit, "{name} has {lines} lines, more than {limit}");

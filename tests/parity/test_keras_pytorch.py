@@ -99,7 +99,7 @@ def job(case, folder):
         return to_target([x.numpy() for x in x], report["inputs"]), to_target(expected, report["outputs"])
 
     files = {"code": str(folder / "out" / "model.py"), "weights": str(folder / "out" / "model.keras")}
-    return {"id": case, **files, "model": files["weights"], "batches": batches(folder, [pair(1), pair(3)])}
+    return {"id": case, **files, "models": [files["weights"]], "batches": batches(folder, [pair(1), pair(3)])}
 
 
 @pytest.fixture(scope="session")
