@@ -38,6 +38,8 @@ pub struct Function {
     pub name: String,
     /// The scopes that it builds, where there are few.
     pub scopes: Vec<String>,
+    /// What enters and leaves it, where that is the same for all of them.
+    pub shapes: String,
     /// Tensors that it takes.
     pub inputs: Vec<String>,
     /// What differs between its uses, with defaults.
@@ -214,6 +216,7 @@ impl<'a> Flat<'a> {
         Function {
             name: self.names.get(&self.class.name).cloned().unwrap_or_default(),
             scopes: self.class.scopes.clone(),
+            shapes: self.class.shapes.clone(),
             inputs: body.args,
             args: self.class.args.clone(),
             statements,

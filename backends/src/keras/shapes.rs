@@ -1,10 +1,10 @@
 //! Operators that move elements: reshape, slices, pads, gathers, and resampling in space.
 
 use modelport_ir::op::{
-    Coordinates, DepthToSpace, Fill, Gather, OneHot, Pad, PadMode, Range, Resize, ResizeMode, Reverse, Slice,
-    SpaceToDepth, Split, Tile,
+    Binary, Coordinates, DepthToSpace, Fill, Gather, OneHot, Op, Pad, PadMode, Range, Resize, ResizeMode, Reverse,
+    Slice, SpaceToDepth, Split, Tile,
 };
-use modelport_ir::{DType, Dim, Shape, Tensor};
+use modelport_ir::{DType, Dim, Shape, Tensor, Value};
 
 use super::build::{Builder, Built, call_layer, dtype_lit, reshaped};
 use super::functions::{axis, cast_to, transposed};
@@ -111,8 +111,35 @@ pub fn split(b: &mut Builder<'_>, op: &Split) -> Built {
     };
     let parts = Arg::or("indices_or_sections", Expr::slot("parts", parts), Lit::None);
     let axis = Arg::keyword("axis", Expr::int("axis", op.axis), Some(Lit::Int(0)));
+    if op.sizes.len() == 3 && equal && is_attention(b) {
+        b.results(["query", "key", "value"].map(str::to_owned).to_vec());
+    }
     Ok(Expr::call("ops.split", vec![Arg::new(x), parts, axis]))
 }
+
+/// Whether three parts are multiplied as attention multiplies them: the first with the second, and that with the third.
+fn is_attention(b: &Builder<'_>) -> bool {
+    let product = |part: usize| {
+        let mut value = Value { node: b.node, output: part };
+        // What changes neither the elements nor their number.
+        for _ in 0..STEPS {
+            let [(reader, _)] = b.graph.consumers(value)[..] else { return None };
+            match b.graph.op(reader) {
+                Op::MatMul(_) => return Some(reader),
+                Op::Reshape(_) | Op::Transpose(_) | Op::Binary(Binary::Mul) => value = reader.into(),
+                _ => return None,
+            }
+        }
+        None
+    };
+    match [product(0), product(1), product(2)] {
+        [Some(a), Some(b), Some(c)] => a == b && b != c,
+        _ => false,
+    }
+}
+
+/// Most steps between a part of attention's input and its product.
+const STEPS: usize = 8;
 
 /// `ops.unstack`.
 pub fn unpack(b: &mut Builder<'_>, at: usize, count: usize) -> Built {

@@ -142,8 +142,11 @@ fn text(function: &Function, version: u8) -> Vec<String> {
     }
     args.push("name".to_owned());
     lines.extend(signature(0, &function.name, &args, ""));
-    if !function.scopes.is_empty() && function.scopes.len() <= LISTED {
-        lines.extend(comment("    ", &format!("\"\"\"{}.\"\"\"", function.scopes.join(", ").replace('\\', "\\\\"))));
+    let scopes = if function.scopes.len() <= LISTED { function.scopes.join(", ") } else { String::new() };
+    let said = [scopes.as_str(), function.shapes.as_str()].into_iter().filter(|part| !part.is_empty());
+    let doc = said.collect::<Vec<_>>().join(": ").replace('\\', "\\\\");
+    if !doc.is_empty() {
+        lines.extend(comment("    ", &format!("\"\"\"{doc}.\"\"\"")));
     }
     lines.extend(body(function, version));
     let said = |expr: &Expr| if version == 2 { version2::expression(expr) } else { expr.clone() };

@@ -24,6 +24,8 @@ pub struct Class {
     pub name: String,
     /// The scopes that are of this class, where there are few.
     pub scopes: Vec<String>,
+    /// What enters and leaves it, where that is the same for all of them: `[N, 4] to [N, 2]`.
+    pub shapes: String,
     /// Constructor arguments, with defaults.
     pub args: Vec<(String, Option<Lit>)>,
     /// What `forward` reads of the arguments, kept as `self.…`: a name, and what it is.
@@ -68,6 +70,8 @@ const LEVELS: usize = 64;
 const INLINE: usize = 3;
 /// Lines of a class, beside those of its members.
 const CLASS: usize = 12;
+/// Most modules of one class that are listed by their paths.
+const PATHS: usize = 4;
 
 /// Makes classes of regions, the innermost first.
 pub fn program(graph: &Graph, leaves: Vec<Leaf>, tree: &Tree, dialect: &Dialect) -> Program {
@@ -218,7 +222,8 @@ impl Planner<'_> {
             Child::Leaf(index) => {
                 let leaf = &self.leaves[index];
                 let results = 0..self.graph.node(leaf.node).outputs.len();
-                let name = self.tree.leaf_names.get(&index).cloned();
+                let own = || self.tree.exact.then(|| weight_name(leaf)).flatten();
+                let name = self.tree.leaf_names.get(&index).cloned().or_else(own);
                 let mut hints = leaf.results.clone();
                 if hints.is_empty() {
                     hints = vec![name.clone().unwrap_or_else(|| leaf.role.clone())];
@@ -285,9 +290,13 @@ impl Planner<'_> {
                 true => Vec::new(),
                 false => named.map(|(region, _)| self.tree.regions[*region].name.clone()).collect(),
             };
-            let scopes = match self.tree.exact {
-                true => group.iter().map(|(region, _)| self.path(*region)).collect(),
-                false => scopes,
+            let paths = || group.iter().map(|(region, _)| self.path(*region)).collect::<Vec<_>>();
+            let scopes = match (self.tree.exact, group.as_slice()) {
+                (true, [(first, _), .., (last, _)]) if group.len() > PATHS => {
+                    vec![format!("{} modules from {} to {}", group.len(), self.path(*first), self.path(*last))]
+                }
+                (true, _) => paths(),
+                (false, _) => scopes,
             };
             let blocks: Vec<&Block> = group.iter().map(|(_, block)| block).collect();
             let (ctors, params) = self.class(blocks, name, scopes, None);
@@ -330,6 +339,19 @@ impl Planner<'_> {
         let outwards = std::iter::successors(Some(region), |at| Some(self.parents.get(at)?.0));
         let names: Vec<&str> = outwards.map(|at| self.tree.regions[at].name.as_str()).collect();
         names.into_iter().rev().filter(|name| !name.is_empty()).collect::<Vec<_>>().join(".")
+    }
+
+    /// What enters and leaves blocks, where they have it in common.
+    fn shapes(&self, blocks: &[&Block]) -> String {
+        let said = |block: &&Block| {
+            let all = |values: &[Value]| {
+                let shapes: Vec<String> = values.iter().map(|value| self.graph.shape(*value).to_string()).collect();
+                shapes.join(", ")
+            };
+            format!("{} to {}", all(&block.operands), all(&block.results))
+        };
+        let first = blocks.first().map(said).unwrap_or_default();
+        if blocks.iter().all(|block| said(block) == first) { first } else { String::new() }
     }
 
     /// Notes the form of a region and of all below: the roles of its leaves, nested as the scopes are.
@@ -445,9 +467,12 @@ impl Planner<'_> {
         let mut member_names: Vec<Vec<String>> = Vec::new();
         let mut kept = Vec::new();
         let mut namer = Namer::default();
+        // What is shared is one member.
+        let mut met: HashSet<&String> = HashSet::new();
         let roles: Vec<String> = first
             .items
             .iter()
+            .filter(|item| item.shared.as_ref().is_none_or(|key| met.insert(key)))
             .flat_map(|item| item.members.iter().map(|member| member_role(item, member).to_owned()))
             .collect();
         let mut seen_roles: HashMap<String, usize> = HashMap::new();
@@ -549,6 +574,7 @@ impl Planner<'_> {
         self.classes.push(Class {
             name: name.clone(),
             scopes: distinct_scopes,
+            shapes: if is_root { String::new() } else { self.shapes(&blocks) },
             args: arguments.declared(),
             kept_args: kept,
             members,
@@ -575,6 +601,14 @@ impl Planner<'_> {
             .collect();
         (ctors, params)
     }
+}
+
+/// A layer that is no module of the source is called as its weights are there: `in_proj_weight` is of `in_proj`.
+fn weight_name(leaf: &Leaf) -> Option<String> {
+    let [member] = leaf.members.as_slice() else { return None };
+    let source = member.params.first()?.source.rsplit(['.', '/']).next()?;
+    let name = source.strip_suffix("_weight").unwrap_or(source);
+    (member.kind == MemberKind::Module && name != "weight" && !name.is_empty()).then(|| name.to_owned())
 }
 
 /// The expression without conditions that are the same in all blocks.

@@ -232,6 +232,8 @@ impl Writer {
         let branches = if self.branches { self.branch_names(&result) } else { HashMap::new() };
         let args: Vec<String> = names[..inputs].to_vec();
         let mut live: Vec<usize> = (0..inputs).collect();
+        // What parts of a value are called goes on with them.
+        let mut parts: HashSet<String> = HashSet::new();
         let mut statements = Vec::new();
         for (at, (targets, expr)) in self.statements.into_iter().enumerate() {
             let passed = match &expr {
@@ -261,8 +263,15 @@ impl Writer {
                     locals.take(name)
                 } else if self.hints[var].first().is_some_and(|hint| hint == "_") {
                     "_".to_owned()
+                } else if let Some(name) = ended.as_ref().filter(|name| parts.contains(*name) && reads.len() == 1) {
+                    locals.take(name)
                 } else if targets.len() == 1 && !locals.is_taken("x") && !matches!(expr, Expr::List(_)) {
                     locals.take("x")
+                } else if self.branches && targets.len() > 1 {
+                    let hint = self.hints[var].first().map_or("part", String::as_str);
+                    let name = locals.take(hint);
+                    parts.extend((!hint.starts_with("part")).then(|| name.clone()));
+                    name
                 } else if let Some(name) = ended.as_ref().filter(|name| reads.len() == 1 && is_free(name)) {
                     locals.take(name)
                 } else if let Some(name) = branches.get(&var).filter(|name| *name != "y") {

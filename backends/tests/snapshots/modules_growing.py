@@ -1,7 +1,7 @@
 """DenseNet, converted from PyTorch (net.pt2).
 
-Input    x  float32 [N, 8, 16, 16]  source: x
-Output   y  float32 [N, 8, 16, 16]  source: y
+Input    x  float32 [N, 8, 16, 16]
+Output   y  float32 [N, 8, 16, 16]
 
     model = load("net.pth")  # in eval mode
     y = model(images)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 class Tower(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv1 = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(4, 4, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(4, eps=0.001, momentum=0.0003)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv1(F.relu(self.bn(self.conv1(x))))
+        return self.conv(F.relu(self.bn(self.conv(x))))
 
 
 def load(weights: str = "net.pth", device: str = "cpu") -> Tower:

@@ -19,6 +19,7 @@ def conv_bn(x, filters, kernel_size, strides=1, dilation=1, *, name):
 
 
 def conv_relu6_y(x, y, name):
+    """[N, 12, 15, 8], [N, 6, 8, 8] to [N, 6, 8, 16]."""
     x = layers.DepthwiseConv2D(3, 2, padding="same", name=f"{name}_conv")(x)
     return layers.Concatenate()([layers.ReLU(6.0)(x), y])
 

@@ -19,7 +19,7 @@ def conv_bn_relu(x, filters, kernel_size, strides=1, padding="same", *, name):
 
 
 def mixed5_b(x, name):
-    """Mixed_5b."""
+    """Mixed_5b: [N, 11, 11, 12] to [N, 11, 11, 24]."""
     branch_0 = conv_bn_relu(x, 8, 1, name=f"{name}_Branch_0")
     branch_1 = conv_bn_relu(x, 4, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
     branch_1 = conv_bn_relu(branch_1, 4, 5, name=f"{name}_Branch_1_Conv2d_0b_5x5")
@@ -32,7 +32,7 @@ def mixed5_b(x, name):
 
 
 def block35(x, name):
-    """block35_1, block35_2."""
+    """block35_1, block35_2: [N, 11, 11, 24] to [N, 11, 11, 24]."""
     branch_0 = conv_bn_relu(x, 4, 1, name=f"{name}_Branch_0")
     branch_1 = conv_bn_relu(x, 4, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
     branch_1 = conv_bn_relu(branch_1, 4, 3, name=f"{name}_Branch_1_Conv2d_0b_3x3")
@@ -45,7 +45,7 @@ def block35(x, name):
 
 
 def mixed6_a(x, name):
-    """Mixed_6a."""
+    """Mixed_6a: [N, 11, 11, 24] to [N, 5, 5, 72]."""
     branch_0 = conv_bn_relu(x, 24, 3, strides=2, padding="valid", name=f"{name}_Branch_0")
     branch_1 = conv_bn_relu(x, 16, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
     branch_1 = conv_bn_relu(branch_1, 16, 3, name=f"{name}_Branch_1_Conv2d_0b_3x3")
@@ -54,7 +54,7 @@ def mixed6_a(x, name):
 
 
 def block17(x, name):
-    """block17_1, block17_2."""
+    """block17_1, block17_2: [N, 5, 5, 72] to [N, 5, 5, 72]."""
     branch_0 = conv_bn_relu(x, 12, 1, name=f"{name}_Branch_0")
     branch_1 = conv_bn_relu(x, 8, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
     branch_1 = conv_bn_relu(branch_1, 12, (1, 7), name=f"{name}_Branch_1_Conv2d_0b_1x7")
@@ -65,7 +65,7 @@ def block17(x, name):
 
 
 def block8(x, name):
-    """block8_1, block8_2."""
+    """block8_1, block8_2: [N, 2, 2, 136] to [N, 2, 2, 136]."""
     branch_0 = conv_bn_relu(x, 12, 1, name=f"{name}_Branch_0")
     branch_1 = conv_bn_relu(x, 12, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
     branch_1 = conv_bn_relu(branch_1, 16, (1, 3), name=f"{name}_Branch_1_Conv2d_0b_1x3")
@@ -76,7 +76,7 @@ def block8(x, name):
 
 
 def block8_2(x, name):
-    """Block8."""
+    """Block8: [N, 2, 2, 136] to [N, 2, 2, 136]."""
     branch_0 = conv_bn_relu(x, 12, 1, name=f"{name}_Branch_0")
     branch_1 = conv_bn_relu(x, 12, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
     branch_1 = conv_bn_relu(branch_1, 16, (1, 3), name=f"{name}_Branch_1_Conv2d_0b_1x3")
@@ -87,7 +87,7 @@ def block8_2(x, name):
 
 
 def mixed7_a(x, name):
-    """Mixed_7a."""
+    """Mixed_7a: [N, 5, 5, 72] to [N, 2, 2, 136]."""
     branch_0 = conv_bn_relu(x, 16, 1, name=f"{name}_Branch_0_Conv2d_0a_1x1")
     branch_0 = conv_bn_relu(branch_0, 24, 3, strides=2, padding="valid", name=f"{name}_Branch_0_Conv2d_1a_3x3")
     branch_1 = conv_bn_relu(x, 16, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")

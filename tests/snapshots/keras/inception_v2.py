@@ -41,7 +41,7 @@ def mixed2(x, filters, branch_1_filters, branch_1_filters2, name):
 
 
 def mixed5_c(x, name):
-    """Mixed_5c."""
+    """Mixed_5c: [N, 4, 4, 101] to [N, 4, 4, 101]."""
     branch_0 = conv_bn_relu(x, 35, 1, name=f"{name}_Branch_0")
     branch_1 = conv_bn_relu(x, 19, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
     branch_1 = conv_bn_relu(branch_1, 32, 3, name=f"{name}_Branch_1_Conv2d_0b_3x3")

@@ -49,7 +49,7 @@ def mixed5(x, filters, name):
 
 
 def mixed6_a(x, name):
-    """Mixed_6a."""
+    """Mixed_6a: [N, 11, 11, 22] to [N, 5, 5, 59]."""
     branch_0 = conv_bn_relu(x, 30, 3, strides=2, padding="valid", name=f"{name}_Branch_0")
     branch_1 = conv_bn_relu(x, 5, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")
     branch_1 = conv_bn_relu(branch_1, 7, 3, name=f"{name}_Branch_1_Conv2d_0b_3x3")
@@ -74,7 +74,7 @@ def mixed6(x, filters, name):
 
 
 def mixed7_a(x, name):
-    """Mixed_7a."""
+    """Mixed_7a: [N, 5, 5, 60] to [N, 2, 2, 100]."""
     branch_0 = conv_bn_relu(x, 15, 1, name=f"{name}_Branch_0_Conv2d_0a_1x1")
     branch_0 = conv_bn_relu(branch_0, 25, 3, strides=2, padding="valid", name=f"{name}_Branch_0_Conv2d_1a_3x3")
     branch_1 = conv_bn_relu(x, 15, 1, name=f"{name}_Branch_1_Conv2d_0a_1x1")

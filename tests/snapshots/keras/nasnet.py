@@ -69,7 +69,7 @@ def comb_iter4(x, y, filters, name):
 
 
 def cell0(x, name):
-    """cell_0."""
+    """cell_0: [N, 30, 30, 4] to [N, 30, 30, 40]."""
     x = layers.ReLU()(x)
     y = layers.Conv2D(8, 1, use_bias=False, name=f"{name}_beginning")(x)
     y = layers.BatchNormalization(name=f"{name}_beginning_bn")(y)

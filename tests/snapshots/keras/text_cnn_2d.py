@@ -13,6 +13,7 @@ from keras import layers, ops
 
 
 def conv_relu_pool(x, kernel_size, pool_size, name):
+    """[N, 20, 12, 1] to [N, 1, 1, 16]."""
     x = layers.Conv2D(16, kernel_size, activation="relu", name=f"{name}_conv")(x)
     return layers.MaxPooling2D(pool_size, 1)(x)
 

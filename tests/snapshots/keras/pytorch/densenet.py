@@ -12,6 +12,7 @@ from keras import layers
 
 
 def dense_layer(x, name):
+    """17 modules from features.denseblock1.denselayer1 to features.denseblock3.denselayer3."""
     y = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm1")(x)
     y = layers.ReLU()(y)
     y = layers.Conv2D(8, 1, use_bias=False, name=f"{name}_conv1")(y)

@@ -12,6 +12,7 @@ from keras import layers
 
 
 def conv2d_norm_activation(x, filters, kernel_size=1, strides=1, silu=True, *, name):
+    """19 modules from features.0 to features.8."""
     if strides != 1:
         x = layers.ZeroPadding2D()(x)
     x = layers.Conv2D(filters, kernel_size, strides, use_bias=False, name=f"{name}_0")(x)
@@ -20,6 +21,7 @@ def conv2d_norm_activation(x, filters, kernel_size=1, strides=1, silu=True, *, n
 
 
 def conv2d_norm_activation2(x, kernel_size, strides=1, *, name):
+    """9 modules from features.1.0.block.0 to features.7.0.block.1."""
     if strides != 1:
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
     x = layers.DepthwiseConv2D(
@@ -30,6 +32,7 @@ def conv2d_norm_activation2(x, kernel_size, strides=1, *, name):
 
 
 def squeeze_excitation(x, mid_filters, filters, name):
+    """9 modules from features.1.0.block.1 to features.7.0.block.2."""
     y = layers.GlobalAveragePooling2D(keepdims=True)(x)
     y = layers.Conv2D(mid_filters, 1, activation="swish", name=f"{name}_fc1")(y)
     y = layers.Conv2D(filters, 1, activation="sigmoid", name=f"{name}_fc2")(y)
@@ -37,7 +40,7 @@ def squeeze_excitation(x, mid_filters, filters, name):
 
 
 def mb_conv(x, name):
-    """features.1.0."""
+    """features.1.0: [N, 32, 32, 8] to [N, 32, 32, 8]."""
     y = conv2d_norm_activation2(x, 3, name=f"{name}_block_0")
     y = squeeze_excitation(y, 2, 8, name=f"{name}_block_1")
     y = conv2d_norm_activation(y, 8, silu=False, name=f"{name}_block_2")
@@ -45,8 +48,7 @@ def mb_conv(x, name):
 
 
 def mb_conv2(x, inner_filters, kernel_size, mid_filters, filters, strides=1, residual=False, *, name):
-    """features.2.0, features.2.1, features.3.0, features.3.1, features.4.0, features.5.0, features.6.0,
-    features.7.0."""
+    """8 modules from features.2.0 to features.7.0."""
     y = conv2d_norm_activation(x, inner_filters, name=f"{name}_block_0")
     y = conv2d_norm_activation2(y, kernel_size, strides=strides, name=f"{name}_block_1")
     y = squeeze_excitation(y, mid_filters, inner_filters, name=f"{name}_block_2")

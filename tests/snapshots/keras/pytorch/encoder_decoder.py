@@ -12,7 +12,7 @@ from keras import layers
 
 
 def separable_conv(x, filters, name):
-    """down1, down2, down3, up1, up2."""
+    """5 modules from down1 to up2."""
     x = layers.DepthwiseConv2D(3, padding="same", name=f"{name}_0")(x)
     x = layers.Conv2D(filters, 1, name=f"{name}_1")(x)
     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_2")(x)

@@ -12,6 +12,7 @@ from keras import layers
 
 
 def basic_conv2d(x, filters, kernel_size, strides=1, *, name):
+    """57 modules from conv1 to inception5b.branch4.1."""
     if strides != 1:
         x = layers.ZeroPadding2D(3)(x)
     x = layers.Conv2D(
@@ -31,6 +32,7 @@ def inception(
     basic_conv2d_filters5,
     name,
 ):
+    """9 modules from inception3a to inception5b."""
     branch1 = basic_conv2d(x, filters, 1, name=f"{name}_branch1")
     y = basic_conv2d(x, basic_conv2d_filters, 1, name=f"{name}_branch2_0")
     y = basic_conv2d(y, basic_conv2d_filters2, 3, name=f"{name}_branch2_1")

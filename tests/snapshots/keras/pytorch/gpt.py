@@ -21,27 +21,27 @@ def parameter(x, shape, trainable=True, name=None):
 
 
 def attention(x, name):
-    """blocks.0.attn, blocks.1.attn."""
+    """blocks.0.attn, blocks.1.attn: [N, 7, 16] to [N, 7, 16]."""
     y = parameter(x, (7, 7), trainable=False, name=f"{name}_scaled_dot_product_attention_2")
     x = layers.Dense(48, name=f"{name}_qkv")(x)
-    x, y2, y3 = ops.split(x, 3, axis=2)
-    y2 = layers.Permute((2, 3, 1))(layers.Reshape((7, 2, 8))(y2))
-    x = ops.matmul(layers.Permute((2, 1, 3))(layers.Reshape((7, 2, 8))(x)), y2) * 0.35355338
+    query, key, value = ops.split(x, 3, axis=2)
+    query = layers.Permute((2, 1, 3))(layers.Reshape((7, 2, 8))(query))
+    x = ops.matmul(query, layers.Permute((2, 3, 1))(layers.Reshape((7, 2, 8))(key))) * 0.35355338
     x = layers.Softmax()(ops.where(ops.cast(y, "bool"), x, float("-inf")))
-    x = ops.matmul(x, layers.Permute((2, 1, 3))(layers.Reshape((7, 2, 8))(y3)))
+    x = ops.matmul(x, layers.Permute((2, 1, 3))(layers.Reshape((7, 2, 8))(value)))
     x = layers.Reshape((7, 16))(layers.Permute((2, 1, 3))(x))
     return layers.Dense(16, name=f"{name}_proj")(x)
 
 
 def mlp(x, name):
-    """blocks.0.mlp, blocks.1.mlp."""
+    """blocks.0.mlp, blocks.1.mlp: [N, 7, 16] to [N, 7, 16]."""
     x = layers.Dense(64, activation="gelu", name=f"{name}_0")(x)
     x = layers.Dense(16, name=f"{name}_2")(x)
     return layers.Dropout(0.1, name=f"{name}_3")(x)
 
 
 def block(x, name):
-    """blocks.0, blocks.1."""
+    """blocks.0, blocks.1: [N, 7, 16] to [N, 7, 16]."""
     y = layers.LayerNormalization(epsilon=1e-5, name=f"{name}_ln1")(x)
     y = attention(y, name=f"{name}_attn")
     x = layers.Add()([x, y])
@@ -53,7 +53,7 @@ def block(x, name):
 def build() -> keras.Model:
     """The network, with new weights."""
     inputs = x = keras.Input((7,), dtype="int64", name="input")
-    y = parameter(x, (30, 16), name="tok1")
+    y = parameter(x, (30, 16), name="tok")
     y2 = ops.take(parameter(x, (10, 16), name="pos"), [0, 1, 2, 3, 4, 5, 6], axis=0)
     x = block(ops.take(y, x, axis=0) + y2, name="blocks_0")
     x = block(x, name="blocks_1")

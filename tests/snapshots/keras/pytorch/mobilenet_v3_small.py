@@ -12,6 +12,7 @@ from keras import layers
 
 
 def conv2d_norm_activation(x, filters, kernel_size=1, strides=1, activation=None, *, name):
+    """23 modules from features.0 to features.12."""
     if strides != 1:
         x = layers.ZeroPadding2D()(x)
     x = layers.Conv2D(filters, kernel_size, strides, use_bias=False, name=f"{name}_0")(x)
@@ -20,6 +21,7 @@ def conv2d_norm_activation(x, filters, kernel_size=1, strides=1, activation=None
 
 
 def conv2d_norm_activation2(x, kernel_size, activation, strides=1, *, name):
+    """11 modules from features.1.block.0 to features.11.block.1."""
     if strides != 1:
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
     x = layers.DepthwiseConv2D(
@@ -30,6 +32,7 @@ def conv2d_norm_activation2(x, kernel_size, activation, strides=1, *, name):
 
 
 def squeeze_excitation(x, mid_filters, filters, name):
+    """9 modules from features.1.block.1 to features.11.block.2."""
     y = layers.GlobalAveragePooling2D(keepdims=True)(x)
     y = layers.Conv2D(mid_filters, 1, activation="relu", name=f"{name}_fc1")(y)
     y = layers.Conv2D(filters, 1, activation="hard_sigmoid", name=f"{name}_fc2")(y)
@@ -45,7 +48,7 @@ def inverted_residual(x, filters, strides=1, *, name):
 
 
 def inverted_residual2(x, inner_filters, mid_filters, filters, strides=1, residual=True, *, name):
-    """features.4, features.5, features.6, features.7, features.8, features.9, features.10, features.11."""
+    """8 modules from features.4 to features.11."""
     y = conv2d_norm_activation(x, inner_filters, activation="hard_swish", name=f"{name}_block_0")
     y = conv2d_norm_activation2(y, 5, "hard_swish", strides=strides, name=f"{name}_block_1")
     y = squeeze_excitation(y, mid_filters, inner_filters, name=f"{name}_block_2")

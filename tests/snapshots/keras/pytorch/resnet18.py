@@ -18,7 +18,7 @@ def conv_bn(x, filters, name):
 
 
 def basic_block(x, filters, strides=1, *, name):
-    """layer1.0, layer1.1, layer2.0, layer2.1, layer3.0, layer3.1, layer4.0, layer4.1."""
+    """8 modules from layer1.0 to layer4.1."""
     y = layers.ZeroPadding2D()(x) if strides != 1 else x
     y = layers.Conv2D(
         filters, 3, strides, padding="valid" if strides != 1 else "same", use_bias=False, name=f"{name}_conv1"

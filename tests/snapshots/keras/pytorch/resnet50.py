@@ -18,6 +18,7 @@ def conv_bn(x, filters, strides=2, *, name):
 
 
 def bottleneck(x, filters, strides=1, downsample=False, *, name):
+    """16 modules from layer1.0 to layer4.2."""
     y = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_conv1")(x)
     y = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn1")(y)
     y = layers.ReLU()(y)

@@ -21,7 +21,7 @@ def parameter(x, shape, trainable=True, name=None):
 
 
 def shifted_window_attention(x, name):
-    """features.1.0.attn."""
+    """features.1.0.attn: [N, 16, 16, 32] to [N, 16, 16, 32]."""
     y = ops.reshape(layers.Permute((1, 3, 2, 4, 5))(layers.Reshape((4, 4, 4, 4, 32))(x)), (-1, 16, 32))
     y = layers.Dense(96, name=f"{name}_qkv")(y)
     y = ops.transpose(layers.Reshape((16, 3, 1, 32))(y), (2, 0, 3, 1, 4))
@@ -38,7 +38,7 @@ def shifted_window_attention(x, name):
 
 
 def shifted_window_attention2(x, name):
-    """features.3.0.attn."""
+    """features.3.0.attn: [N, 8, 8, 64] to [N, 8, 8, 64]."""
     y = ops.reshape(layers.Permute((1, 3, 2, 4, 5))(layers.Reshape((2, 4, 2, 4, 64))(x)), (-1, 16, 64))
     y = layers.Dense(192, name=f"{name}_qkv")(y)
     y = ops.transpose(layers.Reshape((16, 3, 2, 32))(y), (2, 0, 3, 1, 4))
@@ -60,10 +60,10 @@ def mlp(x, units, name):
 
 
 def shifted_window_attention3(x, name):
-    """features.1.1.attn."""
-    y, y2 = ops.split(x, [2], axis=1)
-    y2, y = ops.split(layers.Concatenate(axis=1)([y2, y]), [2], axis=2)
-    y = layers.Reshape((4, 4, 4, 4, 32))(layers.Concatenate(axis=2)([y, y2]))
+    """features.1.1.attn: [N, 16, 16, 32] to [N, 16, 16, 32]."""
+    part, part2 = ops.split(x, [2], axis=1)
+    part, part2 = ops.split(layers.Concatenate(axis=1)([part2, part]), [2], axis=2)
+    y = layers.Reshape((4, 4, 4, 4, 32))(layers.Concatenate(axis=2)([part2, part]))
     y = layers.Dense(96, name=f"{name}_qkv")(ops.reshape(layers.Permute((1, 3, 2, 4, 5))(y), (-1, 16, 32)))
     y = ops.transpose(layers.Reshape((16, 3, 1, 32))(y), (2, 0, 3, 1, 4))
     y2 = ops.transpose(ops.reshape(y[1:2, ...], (-1, 1, 16, 32)), (0, 1, 3, 2))
@@ -77,16 +77,16 @@ def shifted_window_attention3(x, name):
     x = layers.Reshape((16, 32))(x)
     x = layers.Dense(32, name=f"{name}_proj")(x)
     x = layers.Permute((1, 3, 2, 4, 5))(ops.reshape(x, (-1, 4, 4, 4, 4, 32)))
-    x, y = ops.split(layers.Reshape((16, 16, 32))(x), [14], axis=1)
-    y, y2 = ops.split(layers.Concatenate(axis=1)([y, x]), [14], axis=2)
-    return layers.Concatenate(axis=2)([y2, y])
+    part, part2 = ops.split(layers.Reshape((16, 16, 32))(x), [14], axis=1)
+    part, part2 = ops.split(layers.Concatenate(axis=1)([part2, part]), [14], axis=2)
+    return layers.Concatenate(axis=2)([part2, part])
 
 
 def shifted_window_attention4(x, name):
-    """features.3.1.attn."""
-    y, y2 = ops.split(x, [2], axis=1)
-    y2, y = ops.split(layers.Concatenate(axis=1)([y2, y]), [2], axis=2)
-    y = layers.Reshape((2, 4, 2, 4, 64))(layers.Concatenate(axis=2)([y, y2]))
+    """features.3.1.attn: [N, 8, 8, 64] to [N, 8, 8, 64]."""
+    part, part2 = ops.split(x, [2], axis=1)
+    part, part2 = ops.split(layers.Concatenate(axis=1)([part2, part]), [2], axis=2)
+    y = layers.Reshape((2, 4, 2, 4, 64))(layers.Concatenate(axis=2)([part2, part]))
     y = layers.Dense(192, name=f"{name}_qkv")(ops.reshape(layers.Permute((1, 3, 2, 4, 5))(y), (-1, 16, 64)))
     y = ops.transpose(layers.Reshape((16, 3, 2, 32))(y), (2, 0, 3, 1, 4))
     y2 = ops.transpose(ops.reshape(y[1:2, ...], (-1, 2, 16, 32)), (0, 1, 3, 2))
@@ -100,13 +100,13 @@ def shifted_window_attention4(x, name):
     x = layers.Reshape((16, 64))(x)
     x = layers.Dense(64, name=f"{name}_proj")(x)
     x = layers.Reshape((8, 8, 64))(layers.Permute((1, 3, 2, 4, 5))(ops.reshape(x, (-1, 2, 2, 4, 4, 64))))
-    x, y = ops.split(x, [6], axis=1)
-    y, y2 = ops.split(layers.Concatenate(axis=1)([y, x]), [6], axis=2)
-    return layers.Concatenate(axis=2)([y2, y])
+    part, part2 = ops.split(x, [6], axis=1)
+    part, part2 = ops.split(layers.Concatenate(axis=1)([part2, part]), [6], axis=2)
+    return layers.Concatenate(axis=2)([part2, part])
 
 
 def patch_merging(x, name):
-    """features.2."""
+    """features.2: [N, 16, 16, 32] to [N, 8, 8, 64]."""
     y = x[:, ::2]
     x = x[:, 1::2]
     x = layers.Concatenate()([y[:, :, ::2], x[:, :, ::2], y[:, :, 1::2], x[:, :, 1::2]])
@@ -115,7 +115,7 @@ def patch_merging(x, name):
 
 
 def swin_transformer_block(x, name):
-    """features.1.0."""
+    """features.1.0: [N, 16, 16, 32] to [N, 16, 16, 32]."""
     y = layers.LayerNormalization(epsilon=1e-5, name=f"{name}_norm1")(x)
     y = shifted_window_attention(y, name=f"{name}_attn")
     x = layers.Add()([x, y])
@@ -125,7 +125,7 @@ def swin_transformer_block(x, name):
 
 
 def swin_transformer_block2(x, name):
-    """features.1.1."""
+    """features.1.1: [N, 16, 16, 32] to [N, 16, 16, 32]."""
     y = layers.LayerNormalization(epsilon=1e-5, name=f"{name}_norm1")(x)
     y = shifted_window_attention3(y, name=f"{name}_attn")
     x = layers.Add()([x, y])
@@ -135,7 +135,7 @@ def swin_transformer_block2(x, name):
 
 
 def swin_transformer_block3(x, name):
-    """features.3.0."""
+    """features.3.0: [N, 8, 8, 64] to [N, 8, 8, 64]."""
     y = layers.LayerNormalization(epsilon=1e-5, name=f"{name}_norm1")(x)
     y = shifted_window_attention2(y, name=f"{name}_attn")
     x = layers.Add()([x, y])
@@ -145,7 +145,7 @@ def swin_transformer_block3(x, name):
 
 
 def swin_transformer_block4(x, name):
-    """features.3.1."""
+    """features.3.1: [N, 8, 8, 64] to [N, 8, 8, 64]."""
     y = layers.LayerNormalization(epsilon=1e-5, name=f"{name}_norm1")(x)
     y = shifted_window_attention4(y, name=f"{name}_attn")
     x = layers.Add()([x, y])

@@ -21,25 +21,26 @@ def parameter(x, shape, trainable=True, name=None):
 
 
 def self_attention(x, name):
-    """encoder.layers.encoder_layer_0.self_attention, encoder.layers.encoder_layer_1.self_attention."""
-    x = layers.Dense(384, name=f"{name}_fc1")(x)
-    x, y, y2 = ops.split(x, 3, axis=2)
-    y = layers.Permute((2, 3, 1))(layers.Reshape((17, 2, 64))(y))
-    x = ops.matmul(layers.Permute((2, 1, 3))(layers.Reshape((17, 2, 64))(x)), y) * 0.125
-    y2 = layers.Permute((2, 1, 3))(layers.Reshape((17, 2, 64))(y2))
-    x = layers.Permute((2, 1, 3))(ops.matmul(layers.Softmax()(x), y2))
+    """encoder.layers.encoder_layer_0.self_attention, encoder.layers.encoder_layer_1.self_attention: [N, 17, 128] to
+    [N, 17, 128]."""
+    x = layers.Dense(384, name=f"{name}_in_proj")(x)
+    query, key, value = ops.split(x, 3, axis=2)
+    query = layers.Permute((2, 1, 3))(layers.Reshape((17, 2, 64))(query))
+    x = ops.matmul(query, layers.Permute((2, 3, 1))(layers.Reshape((17, 2, 64))(key))) * 0.125
+    value = layers.Permute((2, 1, 3))(layers.Reshape((17, 2, 64))(value))
+    x = layers.Permute((2, 1, 3))(ops.matmul(layers.Softmax()(x), value))
     x = layers.Reshape((17, 128))(x)
     return layers.Dense(128, name=f"{name}_out_proj")(x)
 
 
 def mlp_block(x, name):
-    """encoder.layers.encoder_layer_0.mlp, encoder.layers.encoder_layer_1.mlp."""
+    """encoder.layers.encoder_layer_0.mlp, encoder.layers.encoder_layer_1.mlp: [N, 17, 128] to [N, 17, 128]."""
     x = layers.Dense(96, activation="gelu", name=f"{name}_0")(x)
     return layers.Dense(128, name=f"{name}_3")(x)
 
 
 def encoder_block(x, name):
-    """encoder.layers.encoder_layer_0, encoder.layers.encoder_layer_1."""
+    """encoder.layers.encoder_layer_0, encoder.layers.encoder_layer_1: [N, 17, 128] to [N, 17, 128]."""
     y = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_ln_1")(x)
     y = self_attention(y, name=f"{name}_self_attention")
     x = layers.Add()([y, x])
@@ -49,7 +50,7 @@ def encoder_block(x, name):
 
 
 def encoder(x, name):
-    """encoder."""
+    """encoder: [N, 17, 128] to [N, 17, 128]."""
     x = x + parameter(x, (1, 17, 128), name=f"{name}_pos_embedding")
     x = encoder_block(x, name=f"{name}_layers_encoder_layer_0")
     x = encoder_block(x, name=f"{name}_layers_encoder_layer_1")
