@@ -201,7 +201,7 @@ impl<'a> Builder<'a> {
                 return Err(self.problem("a constant of whole numbers above 2^24 has no place in Keras' weights"));
             }
         }
-        let shape = Expr::slot("shape", Lit::tuple(&tensor.shape()));
+        let shape = shape_of(Lit::tuple(&tensor.shape()));
         let ctor = Expr::call(
             PARAMETER,
             vec![
@@ -327,7 +327,15 @@ impl<'a> Builder<'a> {
 
 /// `ops.reshape(…)`.
 pub fn reshaped(x: Expr, shape: Lit) -> Expr {
-    Expr::call("ops.reshape", vec![Arg::new(x), Arg::or("newshape", Expr::slot("shape", shape), Lit::None)])
+    Expr::call("ops.reshape", vec![Arg::new(x), Arg::or("newshape", shape_of(shape), Lit::None)])
+}
+
+/// A shape; its sizes are told apart, since each may follow from something else where they differ between blocks.
+pub fn shape_of(shape: Lit) -> Expr {
+    match shape {
+        Lit::Tuple(items) => Expr::Tuple(items.into_iter().map(|item| Expr::slot("size", item)).collect()),
+        other => Expr::slot("size", other),
+    }
 }
 
 /// A type as Keras names it.

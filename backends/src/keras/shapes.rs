@@ -6,7 +6,7 @@ use modelport_ir::op::{
 };
 use modelport_ir::{DType, Dim, Shape, Tensor, Value};
 
-use super::build::{Builder, Built, call_layer, dtype_lit, reshaped};
+use super::build::{Builder, Built, call_layer, dtype_lit, reshaped, shape_of};
 use super::functions::{axis, cast_to, transposed};
 use super::layers::{check_layout, zero_padding};
 use crate::python::{Arg, Expr, Lit};
@@ -36,7 +36,7 @@ fn reshape_to(b: &Builder<'_>, x: Expr, from: &Shape, to: &Shape) -> Built {
         }
         if open(&to[1..]) <= 1 {
             let shape = Lit::Tuple(to[1..].iter().map(size).collect());
-            let arg = Arg::or("target_shape", Expr::slot("shape", shape), Lit::None);
+            let arg = Arg::or("target_shape", shape_of(shape), Lit::None);
             return Ok(call_layer("Reshape", vec![arg], x));
         }
     }
@@ -569,7 +569,7 @@ pub fn depth_to_space(b: &mut Builder<'_>, op: &DepthToSpace) -> Built {
 }
 
 fn layer_reshape(x: Expr, shape: &[usize]) -> Expr {
-    let shape = Arg::or("target_shape", Expr::slot("shape", Lit::tuple(shape)), Lit::None);
+    let shape = Arg::or("target_shape", shape_of(Lit::tuple(shape)), Lit::None);
     call_layer("Reshape", vec![shape], x)
 }
 

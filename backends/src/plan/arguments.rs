@@ -66,7 +66,7 @@ impl Derived {
 
 /// Whether slots of these roles may be one argument, if they are equal in all blocks.
 fn is_related(a: &str, b: &str) -> bool {
-    let size = |role: &str| is_channels(role) || role == "groups" || role == "size";
+    let size = |role: &str| is_channels(role) || role == "groups" || is_size(role);
     let step = |role: &str| role == "padding" || role == "dilation";
     a == b || (size(a) && size(b)) || (step(a) && step(b))
 }
@@ -123,6 +123,7 @@ pub fn arguments(slots: &[Vec<Slot>], block: &Block) -> Arguments {
         }
     }
     result.rename(&slots[0], block);
+    result.name_sizes(&slots[0]);
     let (paddings, tests): (Vec<_>, Vec<_>) =
         late.into_iter().partition(|(position, _)| slots[0][*position].role == "padding");
     for (position, values) in tests {
@@ -156,6 +157,11 @@ pub fn arguments(slots: &[Vec<Slot>], block: &Block) -> Arguments {
     result
 }
 
+/// Whether a role is a size in a shape: `size`, `size2`.
+fn is_size(role: &str) -> bool {
+    role.strip_prefix("size").is_some_and(|rest| rest.bytes().all(|c| c.is_ascii_digit()))
+}
+
 /// Whether a role counts channels.
 pub fn is_channels(role: &str) -> bool {
     ["channels", "features", "filters", "units"].iter().any(|word| role.contains(word))
@@ -164,7 +170,7 @@ pub fn is_channels(role: &str) -> bool {
 /// A telling name for an argument that is used first at a slot.
 fn argument_name(role: &str, position: usize, block: &Block, so_far: &Arguments) -> String {
     let taken = |name: &str| so_far.args.iter().any(|arg| arg.name == name);
-    if !taken(role) && role != "out_channels" {
+    if (!taken(role) && role != "out_channels") || is_size(role) {
         return role.to_owned();
     }
     // Which call the slot belongs to.
@@ -256,6 +262,17 @@ impl Arguments {
         }
     }
 
+    /// A size that is also what a layer has of units or filters is called so.
+    fn name_sizes(&mut self, slots: &[Slot]) {
+        for (position, slot) in slots.iter().enumerate() {
+            let Binding::Argument(index, Derived::Same) = self.binding[position] else { continue };
+            let taken = self.args.iter().any(|arg| arg.name == slot.role);
+            if is_size(&self.args[index].name) && matches!(slot.role.as_str(), "units" | "filters") && !taken {
+                self.args[index].name.clone_from(&slot.role);
+            }
+        }
+    }
+
     /// Defaults: the natural one, or what most blocks have.
     fn set_defaults(&mut self) {
         for Argument { role, default, values, .. } in &mut self.args {
@@ -269,7 +286,7 @@ impl Arguments {
                 _ if role == TEST => most.cloned(),
                 Some(value) if mode(&value) * 3 >= values.len() => Some(value),
                 _ if unknown => most.cloned(),
-                _ if is_channels(role) => None,
+                _ if is_channels(role) || is_size(role) => None,
                 _ => most.filter(|v| mode(v) * 4 >= values.len() * 3).cloned(),
             };
         }
@@ -356,8 +373,9 @@ impl Arguments {
         for derivation in derivations {
             for (index, arg) in self.args.iter().enumerate() {
                 // Sizes follow from sizes, and a padding from its kernel.
-                let counts = is_channels(role) || role == "groups";
-                let related = (counts && is_channels(&arg.name)) || (role == "padding" && arg.role == "kernel_size");
+                let counts = is_channels(role) || role == "groups" || is_size(role);
+                let counted = is_channels(&arg.name) || is_size(&arg.role);
+                let related = (counts && counted) || (role == "padding" && arg.role == "kernel_size");
                 if !related || (role == "padding" && derivation != Derived::Divided(2)) {
                     continue;
                 }
