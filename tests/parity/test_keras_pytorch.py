@@ -79,7 +79,7 @@ def outputs_of(net, inputs):
     return [y] if torch.is_tensor(y) else list(y.values() if isinstance(y, dict) else y)
 
 
-def job(case, folder):
+def job(case, folder, *extra, model="model.keras"):
     name, kind = case.rsplit("-", 1)
     make, inputs, _ = NETWORKS[name]
     net = test_archs.randomised(make)
@@ -88,7 +88,7 @@ def job(case, folder):
     example = inputs(2)
     save(net, example, kind, path)
     shape = ["--inputShape", ",".join(map(str, example[0].shape[1:]))] if kind != "program" else []
-    result = convert(["-sf", "pytorch", "-iw", path, *shape], folder / "out", check=False)
+    result = convert(["-sf", "pytorch", "-iw", path, *shape], folder / "out", *extra, model=model, check=False)
     if result.returncode != 0:
         return {"id": case, "wrong": result.stdout + result.stderr}
     report = json.loads(result.stdout)
@@ -98,8 +98,9 @@ def job(case, folder):
         expected = [y.numpy() for y in outputs_of(net, x)]
         return to_target([x.numpy() for x in x], report["inputs"]), to_target(expected, report["outputs"])
 
-    files = {"code": str(folder / "out" / "model.py"), "weights": str(folder / "out" / "model.keras")}
-    return {"id": case, **files, "models": [files["weights"]], "batches": batches(folder, [pair(1), pair(3)])}
+    files = {"code": str(folder / "out" / "model.py"), "weights": str(folder / "out" / model)}
+    files["models"] = [files["weights"]] if model.endswith("keras") else []
+    return {"id": case, **files, "batches": batches(folder, [pair(1), pair(3)])}
 
 
 @pytest.fixture(scope="session")
@@ -125,6 +126,15 @@ def results(jobs):
 @pytest.mark.parametrize("case", CASES)
 def test_network(case, backend, results):
     assert results(backend)[case] is None, results(backend)[case]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_version_2(tmp_path):
+    names = ["resnet-state", "mobilenet_v3_small-state", "swin-state", "gpt-program"]
+    version = ["--keras-version", "2"]
+    jobs = [job(name, tmp_path / name, *version, model="model.npy") for name in names]
+    wrong = work(jobs, tmp_path, "tensorflow", version=2)
+    assert not any(wrong.values()), wrong
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use modelport_ir::op::{Binary, Concat, Gather, MatMul, Op};
-use modelport_ir::{Graph, NodeId, Result, Value};
+use modelport_ir::{Dim, Graph, NodeId, Result, Value};
 
 /// The graph as it is planned.
 ///
@@ -12,6 +12,7 @@ use modelport_ir::{Graph, NodeId, Result, Value};
 pub fn prepared(graph: &Graph) -> Result<Graph> {
     let mut graph = graph.clone();
     share_tables(&mut graph)?;
+    drop_moves_of_ones(&mut graph)?;
     nest_concats(&mut graph)?;
     Ok(graph)
 }
@@ -38,6 +39,29 @@ fn share_tables(graph: &mut Graph) -> Result<()> {
             graph.insert_after(id.into(), |graph, product| {
                 Ok(graph.add(Binary::Add, &name, &[product, bias])?.into())
             })?;
+        }
+    }
+    Ok(())
+}
+
+/// What flattens a vector with axes of one element needs none of them moved.
+///
+/// ```text
+/// x [N, 1, 1, C] -> Transpose [0, 3, 1, 2] -> Reshape [N, C]   x -> Reshape [N, C]
+/// ```
+fn drop_moves_of_ones(graph: &mut Graph) -> Result<()> {
+    for id in graph.ids() {
+        let Op::Reshape(_) = graph.op(id) else { continue };
+        if graph.shape(id.into()).rank() != 2 {
+            continue;
+        }
+        let Some(moved) = graph.input_of(id, 0) else { continue };
+        let Op::Transpose(transpose) = graph.op(moved.node) else { continue };
+        let Some(x) = graph.input_of(moved.node, 0) else { continue };
+        let shape = graph.shape(x);
+        let long = transpose.perm.iter().filter(|&&axis| shape.get(axis).and_then(Dim::known) != Some(1));
+        if long.is_sorted() {
+            graph.set_input(id, 0, Some(x));
         }
     }
     Ok(())
@@ -91,7 +115,8 @@ fn nest_concats(graph: &mut Graph) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use modelport_ir::op::Unary;
-    use modelport_ir::{DType, Dim, Shape, Tensor};
+    use modelport_ir::op::{Reshape, Transpose};
+    use modelport_ir::{DType, Shape, Tensor};
 
     use super::*;
 
@@ -112,6 +137,26 @@ mod tests {
         let graph = prepared(&graph).unwrap();
         assert_eq!(graph.input_of(y, 1), Some(table));
         assert!(matches!(graph.op(y), Op::MatMul(MatMul { transpose_b: true, .. })));
+    }
+
+    #[test]
+    fn ones_need_no_transpose() {
+        let mut graph = Graph::new("net", "test");
+        let shape = |sizes: &[usize]| {
+            Shape(std::iter::once(Dim::symbol("N")).chain(sizes.iter().map(|&n| Dim::Known(n))).collect())
+        };
+        let mut flat = |name: &str, sizes: &[usize]| {
+            let x = graph.input(name, DType::Float32, shape(sizes)).unwrap();
+            let y = graph.add(Transpose { perm: vec![0, 3, 1, 2] }, &format!("{name}/moved"), &[x]).unwrap();
+            let z =
+                graph.add(Reshape { shape: shape(&[sizes.iter().product()]) }, &format!("{name}/flat"), &[y.into()]);
+            (x, y, z.unwrap())
+        };
+        let (x, _, z) = flat("ones", &[1, 1, 5]);
+        let (_, moved, other) = flat("image", &[2, 1, 5]);
+        let graph = prepared(&graph).unwrap();
+        assert_eq!(graph.input_of(z, 0), Some(x));
+        assert_eq!(graph.input_of(other, 0), Some(moved.into()));
     }
 
     #[test]

@@ -101,15 +101,15 @@ pub fn split(b: &mut Builder<'_>, op: &Split) -> Built {
     }
     let equal = op.sizes.windows(2).all(|pair| pair[0] == pair[1]);
     let parts = if equal {
-        Lit::size(op.sizes.len())
+        Expr::int("parts", op.sizes.len())
     } else {
         let ends = op.sizes[..op.sizes.len() - 1].iter().scan(0, |end, size| {
             *end += size;
-            Some(Lit::size(*end))
+            Some(Expr::int("size", *end))
         });
-        Lit::List(ends.collect())
+        Expr::List(ends.collect())
     };
-    let parts = Arg::or("indices_or_sections", Expr::slot("parts", parts), Lit::None);
+    let parts = Arg::or("indices_or_sections", parts, Lit::None);
     let axis = Arg::keyword("axis", Expr::int("axis", op.axis), Some(Lit::Int(0)));
     if op.sizes.len() == 3 && equal && is_attention(b) {
         b.results(["query", "key", "value"].map(str::to_owned).to_vec());

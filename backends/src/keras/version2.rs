@@ -143,22 +143,28 @@ fn expand_dims(mut args: Vec<Arg>) -> Expr {
 fn split(mut args: Vec<Arg>) -> Expr {
     rename(&mut args, "indices_or_sections", "num_or_size_splits");
     for arg in &mut args {
-        if let (Some("num_or_size_splits"), Expr::Slot(slot)) = (arg.name.as_deref(), &mut arg.value)
-            && let Lit::List(ends) = &slot.value
-        {
-            let mut from = 0;
-            let mut sizes: Vec<Lit> = ends
-                .iter()
-                .map(|end| match end {
-                    Lit::Int(end) => Lit::Int(end - std::mem::replace(&mut from, *end)),
-                    other => other.clone(),
-                })
-                .collect();
-            sizes.push(Lit::Int(-1));
-            slot.value = Lit::List(sizes);
+        if let (Some("num_or_size_splits"), Expr::List(ends)) = (arg.name.as_deref(), &arg.value) {
+            let mut from: Option<&Expr> = None;
+            let mut sizes: Vec<Expr> = Vec::with_capacity(ends.len() + 1);
+            for end in ends {
+                sizes.push(from.map_or_else(|| end.clone(), |from| difference(end, from)));
+                from = Some(end);
+            }
+            sizes.push(Expr::slot("size", Lit::Int(-1)));
+            arg.value = Expr::List(sizes);
         }
     }
     Expr::call("tf.split", args)
+}
+
+fn difference(a: &Expr, b: &Expr) -> Expr {
+    match (a, b) {
+        (Expr::Slot(x), Expr::Slot(y)) => match (&x.value, &y.value) {
+            (Lit::Int(x), Lit::Int(y)) => Expr::slot("size", Lit::Int(x - y)),
+            _ => a.clone().binary("-", b.clone()),
+        },
+        _ => a.clone().binary("-", b.clone()),
+    }
 }
 
 /// A piece of code in TensorFlow's words.

@@ -43,7 +43,7 @@ def mlp(x, units, name):
     return layers.Dense(units // 4, name=f"{name}_3")(x)
 
 
-def shifted_window_attention2(x, size, units, size3, size4, parts, name):
+def shifted_window_attention2(x, size, units, size3, size4, size5, name):
     """features.1.1.attn, features.3.1.attn."""
     part, part2 = ops.split(x, [2], axis=1)
     part, part2 = ops.split(layers.Concatenate(axis=1)([part2, part]), [2], axis=2)
@@ -62,8 +62,8 @@ def shifted_window_attention2(x, size, units, size3, size4, parts, name):
     x = layers.Reshape((16, units))(layers.Permute((2, 1, 3))(x))
     x = layers.Dense(units, name=f"{name}_proj")(x)
     x = layers.Permute((1, 3, 2, 4, 5))(ops.reshape(x, (-1, size, size, 4, 4, units)))
-    part, part2 = ops.split(layers.Reshape((4 * size, 4 * size, units))(x), parts, axis=1)
-    part, part2 = ops.split(layers.Concatenate(axis=1)([part2, part]), parts, axis=2)
+    part, part2 = ops.split(layers.Reshape((4 * size, 4 * size, units))(x), [size5], axis=1)
+    part, part2 = ops.split(layers.Concatenate(axis=1)([part2, part]), [size5], axis=2)
     return layers.Concatenate(axis=2)([part2, part])
 
 
@@ -86,10 +86,10 @@ def swin_transformer_block(x, size, units, size3, name):
     return layers.Add()([x, y])
 
 
-def swin_transformer_block2(x, size, units, size3, size4, parts, name):
+def swin_transformer_block2(x, size, units, size3, size4, size5, name):
     """features.1.1, features.3.1."""
     y = layers.LayerNormalization(epsilon=1e-5, name=f"{name}_norm1")(x)
-    y = shifted_window_attention2(y, size, units, size3, size4, parts, name=f"{name}_attn")
+    y = shifted_window_attention2(y, size, units, size3, size4, size5, name=f"{name}_attn")
     x = layers.Add()([x, y])
     y = layers.LayerNormalization(epsilon=1e-5, name=f"{name}_norm2")(x)
     y = mlp(y, 4 * units, name=f"{name}_mlp")
@@ -102,10 +102,10 @@ def build() -> keras.Model:
     x = layers.Conv2D(32, 4, 4, name="features_0_0")(x)
     x = layers.LayerNormalization(epsilon=1e-5, name="features_0_2")(x)
     x = swin_transformer_block(x, 4, 32, 1, name="features_1_0")
-    x = swin_transformer_block2(x, 4, 32, 1, 16, [14], name="features_1_1")
+    x = swin_transformer_block2(x, 4, 32, 1, 16, 14, name="features_1_1")
     x = patch_merging(x, name="features_2")
     x = swin_transformer_block(x, 2, 64, 2, name="features_3_0")
-    x = swin_transformer_block2(x, 2, 64, 2, 4, [6], name="features_3_1")
+    x = swin_transformer_block2(x, 2, 64, 2, 4, 6, name="features_3_1")
     x = layers.LayerNormalization(epsilon=1e-5, name="norm")(x)
     x = layers.Flatten()(ops.mean(layers.Permute((3, 1, 2))(x), axis=(2, 3), keepdims=True))
     return keras.Model(inputs, layers.Dense(7, name="head")(x), name="swin_transformer")
