@@ -8,7 +8,7 @@ use modelport_ir::{NodeId, Value};
 use super::build::PARAMETER;
 use super::{CHAIN, IDENTITY, fuse};
 use crate::plan::forward::{self, Step};
-use crate::plan::{Class, MemberKind, Program};
+use crate::plan::{Class, Declared, MemberKind, Program};
 use crate::python::{Arg, Expr, Lit, Namer, snake_case};
 
 /// What functions can't be called.
@@ -43,7 +43,7 @@ pub struct Function {
     /// Tensors that it takes.
     pub inputs: Vec<String>,
     /// What differs between its uses, with defaults.
-    pub args: Vec<(String, Option<Lit>)>,
+    pub args: Vec<Declared>,
     /// What it does.
     pub statements: Vec<Statement>,
     /// What it returns.
@@ -206,7 +206,7 @@ impl<'a> Flat<'a> {
         fuse::flattening(&mut self.steps, &outputs);
         self.runs(&outputs);
         self.separate(&outputs);
-        let taken = self.class.args.iter().map(|(name, _)| name.as_str());
+        let taken = self.class.args.iter().map(|arg| arg.name.as_str());
         let taken = taken
             .chain(self.names.values().map(String::as_str))
             .chain(["i", "layers"])

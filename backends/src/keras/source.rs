@@ -18,7 +18,7 @@ const LISTED: usize = 8;
 /// The function that gives a tensor of weights which belongs to no layer.
 const PARAMETER_CODE: &str = r#"def parameter(x, shape, trainable=True, name=None):
     """Weights that belong to no layer. Keras keeps weights in layers: here as what a one is multiplied by."""
-    one = ops.ones_like(ops.reshape(x, (-1, 1))[:1, :], dtype="float32")
+    one = ops.ones_like(ops.take(ops.reshape(x, (-1, 1)), [0], axis=0), dtype="float32")
     weights = layers.Dense(math.prod(shape), use_bias=False, trainable=trainable, name=name)(one)
     return ops.reshape(weights, shape)"#;
 
@@ -130,14 +130,14 @@ fn body(function: &Function, version: u8) -> Vec<String> {
 
 /// A function that builds a block.
 fn text(function: &Function, version: u8) -> Vec<String> {
-    let args = function.args.iter().map(|(name, default)| match default {
-        Some(default) => format!("{name}={default}"),
-        None => name.clone(),
+    let args = function.args.iter().map(|arg| match &arg.default {
+        Some(default) => format!("{}={default}", arg.name),
+        None => arg.name.clone(),
     });
     let mut args: Vec<String> = function.inputs.iter().cloned().chain(args).collect();
     let mut lines = Vec::new();
     // Behind a default only a keyword can have none.
-    if function.args.iter().any(|(_, default)| default.is_some()) {
+    if function.args.iter().any(|arg| arg.default.is_some()) {
         args.push("*".to_owned());
     }
     args.push("name".to_owned());

@@ -10,7 +10,7 @@ use super::functional::{Function, Statement};
 use super::model::{Argument, Call, Layer, Model, TensorRef, batch_shape};
 use super::operations::{operation, operator};
 use super::pooling::AVERAGE_POOL;
-use crate::plan::{Param, Program};
+use crate::plan::{Declared, Param, Program};
 use crate::python::{Arg, Expr, Lit, identifier};
 
 /// Deepest nesting of functions.
@@ -309,9 +309,9 @@ impl Tracer<'_> {
 
     /// A call of one of the program's functions.
     fn function(&mut self, function: &Function, values: Vec<Val>, named: Vec<(String, Val)>) -> Traced<Val> {
-        let names = function.inputs.iter().chain(function.args.iter().map(|(name, _)| name));
+        let names = function.inputs.iter().chain(function.args.iter().map(|arg| &arg.name));
         let mut inner: Scope = names.cloned().zip(values).collect();
-        for (name, default) in &function.args {
+        for Declared { name, default, .. } in &function.args {
             if let Some(default) = default {
                 inner.entry(name.clone()).or_insert_with(|| Val::Plain(literal(default)));
             }
@@ -388,9 +388,8 @@ impl Tracer<'_> {
         let count: u64 = shape.as_array().into_iter().flatten().filter_map(Json::as_u64).product();
         let map = |key: &str, value: Json| Map::from_iter([(key.to_owned(), value)]);
         let row = self.operate("Reshape", "numpy", map("newshape", json!([-1, 1])), vec![x], Vec::new())?;
-        let part = |stop: Json| Val::Plain(slice(Json::Null, stop, Json::Null));
-        let key = Val::List(vec![part(json!(1)), part(Json::Null)]);
-        let first = self.operate("GetItem", "numpy", Map::new(), vec![row, key], Vec::new())?;
+        let index = Val::List(vec![Val::Plain(json!(0))]);
+        let first = self.operate("Take", "numpy", map("axis", json!(0)), vec![row, index], Vec::new())?;
         let one = self.operate("OnesLike", "numpy", map("dtype", json!("float32")), vec![first], Vec::new())?;
         config.insert("units".to_owned(), count.into());
         config.insert("use_bias".to_owned(), false.into());

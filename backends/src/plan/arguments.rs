@@ -1,6 +1,7 @@
 //! Arguments of a class: what differs between equal blocks, named by its meaning.
 
 use std::collections::HashSet;
+use std::fmt;
 
 use modelport_ir::Value;
 
@@ -15,6 +16,42 @@ pub struct Arguments {
     args: Vec<Argument>,
     /// When there is padding of its own before a layer: the condition, and whether it holds in every block.
     padded: Vec<(Expr, Vec<bool>)>,
+}
+
+/// An argument as the constructor declares it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Declared {
+    /// Its name.
+    pub name: String,
+    /// What it is when it is not given.
+    pub default: Option<Lit>,
+    /// Its types, where the default alone does not tell them.
+    pub types: Vec<String>,
+}
+
+impl fmt::Display for Declared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        match (&self.default, self.types.as_slice()) {
+            (None, _) => Ok(()),
+            (Some(default), []) => write!(f, "={default}"),
+            (Some(default), types) => write!(f, ": {} = {default}", types.join(" | ")),
+        }
+    }
+}
+
+/// The types of an argument, if there are others than its default's.
+fn types(default: &Lit, values: &[Lit]) -> Vec<String> {
+    let mut types: Vec<String> = default.python_type().into_iter().collect();
+    if !types.is_empty() {
+        for other in values.iter().filter_map(Lit::python_type) {
+            if !types.contains(&other) {
+                types.push(other);
+            }
+        }
+        types.sort_by_key(String::len);
+    }
+    if types.len() < 2 { Vec::new() } else { types }
 }
 
 struct Argument {
@@ -469,9 +506,14 @@ impl Arguments {
         order
     }
 
-    /// Names and defaults, those without a default first.
-    pub fn declared(&self) -> Vec<(String, Option<Lit>)> {
-        self.sorted().into_iter().map(|i| (self.args[i].name.clone(), self.args[i].default.clone())).collect()
+    /// What is declared, those without a default first.
+    pub fn declared(&self) -> Vec<Declared> {
+        let declared = |Argument { name, default, values, .. }: &Argument| Declared {
+            name: name.clone(),
+            default: default.clone(),
+            types: default.as_ref().map(|default| types(default, values)).unwrap_or_default(),
+        };
+        self.sorted().into_iter().map(|i| declared(&self.args[i])).collect()
     }
 
     /// What is given in the call that makes a block.

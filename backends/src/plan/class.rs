@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use modelport_ir::{Graph, Value};
 
 use super::Dialect;
-use super::arguments::{arguments, is_channels};
+use super::arguments::{Declared, arguments, is_channels};
 use super::block::{Block, Item, call_item, is_layers, member_role, signature, slots, split};
 use super::forward::{self, Body, Step};
 use super::leaf::{Leaf, MemberKind, Param};
@@ -27,7 +27,7 @@ pub struct Class {
     /// What enters and leaves it, where that is the same for all of them: `[N, 4] to [N, 2]`.
     pub shapes: String,
     /// Constructor arguments, with defaults.
-    pub args: Vec<(String, Option<Lit>)>,
+    pub args: Vec<Declared>,
     /// What `forward` reads of the arguments, kept as `self.…`: a name, and what it is.
     pub kept_args: Vec<(String, Expr)>,
     /// Members in order: kind, name, what makes them.

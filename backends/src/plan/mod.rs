@@ -18,6 +18,7 @@ mod words;
 
 use modelport_ir::{Graph, Result};
 
+pub use arguments::Declared;
 pub use class::{Class, Program};
 pub use leaf::{Functional, Leaf, Member, MemberKind, ModuleForm, Param};
 

@@ -31,6 +31,21 @@ impl Lit {
         Lit::Float(value.to_bits())
     }
 
+    /// Its type in annotations; none for what says nothing about others in its place.
+    pub fn python_type(&self) -> Option<String> {
+        Some(match self {
+            Lit::Bool(_) => "bool".to_owned(),
+            Lit::Int(_) => "int".to_owned(),
+            Lit::Float(_) => "float".to_owned(),
+            Lit::Str(_) => "str".to_owned(),
+            Lit::Tuple(items) => {
+                let items: Option<Vec<String>> = items.iter().map(Lit::python_type).collect();
+                format!("tuple[{}]", items?.join(", "))
+            }
+            Lit::None | Lit::List(_) | Lit::Module(_) | Lit::Any => return None,
+        })
+    }
+
     /// A size.
     pub fn size(value: usize) -> Lit {
         Lit::Int(i64::try_from(value).unwrap_or(i64::MAX))

@@ -129,6 +129,12 @@ fn bracket(expr: &Expr, before: usize) -> Option<(String, Items<'_>, String)> {
             // A single list or call takes the split itself only if it is the list of a call: torch.cat([…], dim=1).
             Some((head, args, ")".to_owned()))
         }
+        // f(…)[:, 1:]: the index stays together behind the call.
+        Expr::Index(value, index) if matches!(**value, Expr::Call(..)) => {
+            let index: Vec<String> = index.iter().map(ToString::to_string).collect();
+            let (head, items, tail) = bracket(value, before)?;
+            Some((head, items, format!("{tail}[{}]", index.join(", "))))
+        }
         Expr::List(items) => {
             Some(("[".to_owned(), items.iter().map(|item| (String::new(), item)).collect(), "]".to_owned()))
         }

@@ -324,9 +324,17 @@ pub fn einsum(b: &mut Builder<'_>, equation: &str) -> Built {
     Ok(Expr::call("torch.einsum", args))
 }
 
-/// `F.normalize`: its `eps` limits the norm, ours the sum of squares.
+/// `F.normalize`: its `eps` limits the norm, ours the sum of squares. It is said to take one axis only.
 pub fn l2_normalize(b: &mut Builder<'_>, op: &L2Normalize) -> Built {
     let x = b.tensor(0)?;
+    if op.axes.len() > 1 {
+        let keep = Expr::slot("keepdim", Lit::Bool(true));
+        let norm = x
+            .clone()
+            .method("norm", vec![Arg::keyword("dim", dims(&op.axes), None), Arg::keyword("keepdim", keep, None)]);
+        let limit = Arg::keyword("min", float(op.epsilon.sqrt()), None);
+        return Ok(x.binary("/", norm.method("clamp", vec![limit])));
+    }
     Ok(Expr::call(
         "F.normalize",
         vec![

@@ -18,6 +18,8 @@ struct ClassText {
     base: &'static str,
     init_super: Vec<String>,
     doc: Vec<String>,
+    /// Of attributes that a type checker can't see in `__init__`.
+    types: Vec<String>,
     init_head: Vec<String>,
     init: Vec<String>,
     forward_head: Vec<String>,
@@ -171,15 +173,13 @@ fn class_text(class: &Class) -> ClassText {
             "tuple[Tensor, ...]"
         }
     };
-    let args = class.args.iter().map(|(name, default)| match default {
-        Some(default) => format!("{name}={default}"),
-        None => name.clone(),
-    });
+    let args = class.args.iter().map(ToString::to_string);
     let is_list = |index: usize| class.body.lists.get(index).copied().unwrap_or(false);
     let inputs = class.body.args.iter().enumerate();
     let inputs =
         inputs.map(|(index, name)| format!("{name}: {}", if is_list(index) { "list[Tensor]" } else { "Tensor" }));
     let inputs = std::iter::once("self".to_owned()).chain(inputs);
+    let buffers = class.members.iter().filter(|(kind, name, _)| *kind == MemberKind::Buffer && is_attribute(name));
     let doc = match class.scopes.as_slice() {
         [] => Vec::new(),
         scopes if scopes.len() > LISTED => Vec::new(),
@@ -190,6 +190,7 @@ fn class_text(class: &Class) -> ClassText {
         base: if class.chain.is_some() { "nn.Sequential" } else { "nn.Module" },
         init_super,
         doc,
+        types: buffers.map(|(_, name, _)| format!("{name}: Tensor")).collect(),
         init_head: signature(4, "__init__", &std::iter::once("self".to_owned()).chain(args).collect::<Vec<_>>(), ""),
         init,
         forward_head: if class.body.result.is_empty() {
