@@ -18,7 +18,7 @@ const LISTED: usize = 8;
 /// The function that gives a tensor of weights which belongs to no layer.
 const PARAMETER_CODE: &str = r#"def parameter(x, shape, trainable=True, name=None):
     """Weights that belong to no layer. Keras keeps weights in layers: here as what a one is multiplied by."""
-    one = ops.ones_like(ops.take(ops.reshape(x, (-1, 1)), [0], axis=0), dtype="float32")
+    one = ops.ones_like(ops.reshape(x, (-1, 1))[:1, :], dtype="float32")
     weights = layers.Dense(math.prod(shape), use_bias=False, trainable=trainable, name=name)(one)
     return ops.reshape(weights, shape)"#;
 

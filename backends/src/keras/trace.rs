@@ -388,8 +388,9 @@ impl Tracer<'_> {
         let count: u64 = shape.as_array().into_iter().flatten().filter_map(Json::as_u64).product();
         let map = |key: &str, value: Json| Map::from_iter([(key.to_owned(), value)]);
         let row = self.operate("Reshape", "numpy", map("newshape", json!([-1, 1])), vec![x], Vec::new())?;
-        let index = Val::List(vec![Val::Plain(json!(0))]);
-        let first = self.operate("Take", "numpy", map("axis", json!(0)), vec![row, index], Vec::new())?;
+        let part = |stop: Json| Val::Plain(slice(Json::Null, stop, Json::Null));
+        let key = Val::List(vec![part(json!(1)), part(Json::Null)]);
+        let first = self.operate("GetItem", "numpy", Map::new(), vec![row, key], Vec::new())?;
         let one = self.operate("OnesLike", "numpy", map("dtype", json!("float32")), vec![first], Vec::new())?;
         config.insert("units".to_owned(), count.into());
         config.insert("use_bias".to_owned(), false.into());
