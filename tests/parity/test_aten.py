@@ -33,6 +33,7 @@ NETWORKS = {
     "states": (nets.States, ids),
     "gpt": (nets.Gpt, ids),
     "odd": (nets.Odd, image(3, 9, 9)),
+    "of_the_batch": (nets.OfTheBatch, lambda batch: (torch.randn(batch, 5, 6),)),
     "written": (nets.Written, image(3, 4, 5)),
     "squeezenet": (squeezenet, image(3, 48, 48)),
     "resnet": (resnet, image(3, 32, 32)),

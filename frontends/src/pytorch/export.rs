@@ -198,8 +198,47 @@ struct Reader<'a> {
 enum Batch {
     /// As the program says.
     AsExported,
-    /// The first axis of all inputs that have this size is free.
-    Free(i64),
+    /// The first axis of all inputs that have one size is free.
+    Free(Freed),
+}
+
+/// A batch that the program fixes, and is free here.
+#[derive(Clone, Copy, PartialEq)]
+struct Freed {
+    /// Its size in the program.
+    example: i64,
+    /// Whether tensors that are made with this size are made for the batch.
+    made: bool,
+    /// Another size that is put in its place. What then fits only by chance no longer does.
+    trial: Option<usize>,
+}
+
+/// No other size in a network is likely to be this.
+const TRIAL: usize = 1009;
+
+impl Freed {
+    fn dim(self) -> Dim {
+        self.trial.map_or_else(|| Dim::symbol("N"), Dim::Known)
+    }
+
+    /// How many times the batch a dimension is.
+    fn multiple(self, dim: &Dim) -> Option<i64> {
+        let factor = match (dim, self.trial) {
+            (Dim::Symbol { factor, name }, None) if &**name == "N" => *factor,
+            (Dim::Known(size), Some(trial)) if *size > 0 && size % trial == 0 => size / trial,
+            _ => return None,
+        };
+        i64::try_from(factor).ok()
+    }
+
+    /// So many times the batch.
+    fn times(self, multiple: i64) -> Option<Dim> {
+        let factor = usize::try_from(multiple).ok().filter(|factor| *factor > 0)?;
+        match self.trial {
+            Some(trial) => factor.checked_mul(trial).map(Dim::Known),
+            None => Some(Dim::Symbol { factor, name: "N".into() }),
+        }
+    }
 }
 
 impl Reader<'_> {
@@ -211,9 +250,15 @@ impl Reader<'_> {
         if let (true, [], Some(Size::Known(batch))) =
             (all_known, self.shapes, sizes.first().and_then(|sizes| sizes.first()))
             && sizes.iter().any(|sizes| sizes.len() >= 2)
-            && let Ok(graph) = self.lower(Batch::Free(*batch))
         {
-            return Ok(graph);
+            for made in [false, true] {
+                let freed = Freed { example: *batch, made, trial: None };
+                if let Ok(graph) = self.lower(Batch::Free(freed))
+                    && self.lower(Batch::Free(Freed { trial: Some(TRIAL), ..freed })).is_ok()
+                {
+                    return Ok(graph);
+                }
+            }
         }
         self.lower(Batch::AsExported)
     }
@@ -352,9 +397,9 @@ impl Run<'_> {
         let mut dims: Vec<Dim> = Vec::new();
         for (axis, size) in sizes.iter().enumerate() {
             dims.push(match size {
-                Size::Known(size) if axis == 0 && self.batch == Batch::Free(*size) => {
+                Size::Known(size) if axis == 0 && self.freed().is_some_and(|freed| freed.example == *size) => {
                     self.examples.insert("N".into(), *size);
-                    Dim::symbol("N")
+                    self.freed().map_or(Dim::Unknown, Freed::dim)
                 }
                 Size::Known(size) => Dim::Known(usize::try_from(*size).unwrap_or(0)),
                 Size::Free(factor, symbol, hint) => {
@@ -410,8 +455,8 @@ impl Run<'_> {
                 None => return Ok(()),
             }
         }
-        if let Batch::Free(batch) = self.batch {
-            self.free_batch(node, &mut args, batch);
+        if let Some(freed) = self.freed() {
+            self.free_batch(node, &mut args, freed);
         }
         let name = node.outputs.first().and_then(result_name).unwrap_or_default();
         let result = if is_plain(&node.target) {
@@ -433,17 +478,65 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A new shape that begins with the batch, of a tensor that begins with the batch, has it free.
-    fn free_batch(&mut self, node: &Node, args: &mut [(&str, Arg)], batch: i64) {
-        let is = |names: &[&str]| names.iter().any(|name| node.target.starts_with(&format!("torch.ops.aten.{name}.")));
-        let [(_, tensor), (_, Arg::List(sizes)), ..] = args else { return };
-        let leads = self.lower.info(tensor).and_then(|(_, shape)| shape.first().cloned());
-        let reshaped = is(&["view", "reshape", "_unsafe_view"]) && leads == Some(Dim::symbol("N"));
-        let expanded = is(&["expand"]) && leads == Some(Dim::Known(1)) && batch > 1;
-        if let (true, Some(first)) = (reshaped || expanded, sizes.first_mut())
-            && first.int() == Some(batch)
-        {
-            *first = Arg::Int(self.lower.expressions.of_dim(&Dim::symbol("N"), String::new));
+    /// The batch that is freed, if one is.
+    fn freed(&self) -> Option<Freed> {
+        match self.batch {
+            Batch::Free(freed) => Some(freed),
+            Batch::AsExported => None,
+        }
+    }
+
+    /// Puts the free batch in the place of numbers that stand for it: first of all in the shapes that tensors of the
+    /// batch are brought into.
+    fn free_batch(&mut self, node: &Node, args: &mut [(&str, Arg)], freed: Freed) {
+        let bare = node.target.strip_prefix("torch.ops.aten.").unwrap_or(&node.target);
+        let function = bare.split_once('.').map_or(bare, |(name, _)| name);
+        let is_example = |arg: &Arg| freed.example > 1 && arg.int() == Some(freed.example);
+        let shape = args.first().and_then(|(_, arg)| self.lower.info(arg)).map(|info| info.1);
+        let leads = shape.as_ref().and_then(|shape| shape.first());
+        let multiple = leads.and_then(|dim| freed.multiple(dim));
+        let (place, multiple) = match (function, &*args) {
+            ("view" | "reshape" | "_unsafe_view", [_, (_, Arg::List(sizes)), ..]) => {
+                let (Some(multiple), Some(shape)) = (multiple, &shape) else { return };
+                // Sizes that are left open are those of the example.
+                let result = node.outputs.first().and_then(result_name).and_then(|name| self.reader.meta(name));
+                let result = result.map(|meta| meta.sizes.iter().map(|size| program::size(size).example()));
+                let Some(first) = sizes.first().and_then(Arg::int).filter(|first| *first > 0) else { return };
+                let rest = result.into_iter().flatten().skip(1);
+                let Some(multiple) = in_shape(first, rest.collect(), multiple, shape, freed.example) else { return };
+                (1, multiple)
+            }
+            ("expand", [_, (_, Arg::List(sizes)), ..]) if sizes.first().is_some_and(is_example) => {
+                let same_rank = shape.as_ref().is_some_and(|shape| shape.rank() == sizes.len());
+                match same_rank && (multiple == Some(1) || leads == Some(&Dim::Known(1))) || freed.made {
+                    true => (1, 1),
+                    false => return,
+                }
+            }
+            ("full" | "zeros" | "ones" | "empty" | "rand" | "randn", [(_, Arg::List(sizes)), ..])
+                if freed.made && sizes.first().is_some_and(is_example) =>
+            {
+                (0, 1)
+            }
+            ("repeat" | "new_zeros" | "new_ones" | "new_full" | "new_empty", [_, (_, Arg::List(sizes)), ..])
+                if freed.made && sizes.first().is_some_and(is_example) =>
+            {
+                (1, 1)
+            }
+            ("arange", args) if freed.made => {
+                match args.iter().position(|(name, arg)| *name == "end" && is_example(arg)) {
+                    Some(place) => (place, 1),
+                    None => return,
+                }
+            }
+            _ => return,
+        };
+        let Some(dim) = freed.times(multiple) else { return };
+        let size = Arg::Int(self.lower.expressions.of_dim(&dim, String::new));
+        match args.get_mut(place).map(|(_, arg)| arg) {
+            Some(Arg::List(sizes)) => sizes.first_mut().into_iter().for_each(|first| *first = size.clone()),
+            Some(arg) => *arg = size,
+            None => {}
         }
     }
 
@@ -468,6 +561,9 @@ impl Run<'_> {
     /// Whether a value has the shape that the program says, with free sizes as they were when it was made.
     fn check(&self, name: &str, result: &Arg) -> Result<()> {
         let (Some(meta), Some((_, shape))) = (self.reader.meta(name), self.lower.info(result)) else { return Ok(()) };
+        if self.freed().is_some_and(|freed| freed.trial.is_some()) {
+            return Ok(());
+        }
         let expected: Vec<Option<i64>> = meta.sizes.iter().map(|size| program::size(size).example()).collect();
         let fits = |(dim, expected): (&Dim, &Option<i64>)| {
             let size = match dim {
@@ -562,10 +658,10 @@ impl Run<'_> {
                 problems.push(Problem::new("an output was not computed").node(name));
                 continue;
             };
-            if let (Batch::Free(batch), Some((_, shape)), Some(meta)) =
-                (self.batch, self.lower.info(&arg), self.reader.meta(name))
-                && meta.sizes.first().map(program::size) == Some(Size::Known(batch))
-                && !matches!(shape.first(), Some(Dim::Symbol { .. }))
+            if let (Some(freed), Some((_, shape)), Some(meta)) =
+                (self.freed(), self.lower.info(&arg), self.reader.meta(name))
+                && meta.sizes.first().map(program::size) == Some(Size::Known(freed.example))
+                && shape.first().and_then(|dim| freed.multiple(dim)).is_none()
             {
                 problems.push(Problem::new("an output lost the batch").node(name));
                 continue;
@@ -596,6 +692,16 @@ impl Run<'_> {
             _ => Vec::new(),
         }
     }
+}
+
+/// How many times the batch the first size of a new shape is, if it is known to be. `multiple` is that of the shape
+/// before, and `rest` are the sizes behind.
+fn in_shape(first: i64, rest: Vec<Option<i64>>, multiple: i64, shape: &Shape, example: i64) -> Option<i64> {
+    let product = |sizes: Vec<Option<i64>>| sizes.into_iter().try_fold(1_i64, |all, size| all.checked_mul(size?));
+    let own = product(shape.iter().skip(1).map(|dim| dim.known().and_then(|n| i64::try_from(n).ok())).collect())?;
+    let new = product(rest).filter(|new| *new > 0)?;
+    let found = multiple.checked_mul(own).filter(|all| all % new == 0)? / new;
+    (found.checked_mul(example) == Some(first)).then_some(found)
 }
 
 /// Numbers that JSON does not have are texts.

@@ -190,8 +190,8 @@ fn index(call: &mut Call) -> Result<Arg> {
     let like = call.lower.like(&shape)?;
     let mut parts = Vec::new();
     for (value, place) in tensors.into_iter().zip(&places) {
-        let size = call.known(&call.lower.graph.shape(x).clone(), *place, "the length of a picked axis")?;
-        let value = positive(call, value, size)?;
+        let size = call.lower.graph.shape(x).get(*place).cloned().unwrap_or(Dim::Unknown);
+        let value = positive(call, value, &size)?;
         parts.push(match *call.lower.graph.shape(value) == shape {
             true => value,
             false => call.add_with(op::Expand { shape: shape.clone() }, &[Some(value), like])?,
@@ -211,7 +211,7 @@ fn index(call: &mut Call) -> Result<Arg> {
 }
 
 /// Known indices with the negative ones counted from the end.
-fn positive(call: &mut Call, value: Value, size: usize) -> Result<Value> {
+fn positive(call: &mut Call, value: Value, size: &Dim) -> Result<Value> {
     let Some(tensor) = call.lower.graph.tensor(value).filter(|tensor| tensor.numel() <= 1 << 20) else {
         return Ok(value);
     };
@@ -220,6 +220,7 @@ fn positive(call: &mut Call, value: Value, size: usize) -> Result<Value> {
         return Ok(value);
     }
     let shape = tensor.shape();
+    let size = call.known(&Shape(vec![size.clone()]), 0, "the length of a picked axis")?;
     let numbers: Vec<i64> = numbers.into_iter().map(|n| if n < 0 { n + size as i64 } else { n }).collect();
     Ok(call.constant(Tensor::from_i64(&shape, &numbers)))
 }

@@ -1,6 +1,8 @@
 //! Normalisation and dropout.
 
-use modelport_ir::{Layout, Result, Value, op};
+use std::collections::HashSet;
+
+use modelport_ir::{Layout, Op, Result, Value, op};
 
 use super::{Call, Entry, op};
 use crate::pytorch::arg::Arg;
@@ -53,6 +55,9 @@ pub const OPS: &[Entry] = &[
 fn batch_norm(call: &mut Call) -> Result<Arg> {
     let x = call.value("input")?;
     if !call.has("running_mean") || !call.has("running_var") {
+        if is_of_weights(call, x) {
+            return standardised(call, x);
+        }
         let message = "batch normalisation without running statistics depends on the whole batch";
         return Err(call.fail(message));
     }
@@ -66,6 +71,42 @@ fn batch_norm(call: &mut Call) -> Result<Arg> {
     let momentum = call.arg("momentum").float().map(|momentum| momentum as f32);
     let norm = op::BatchNorm { epsilon: call.float("eps")? as f32, momentum, layout: LAYOUT };
     Ok(call.add_with(norm, &inputs)?.into())
+}
+
+/// Whether a value is computed from weights alone.
+fn is_of_weights(call: &Call, value: Value) -> bool {
+    let graph = &call.lower.graph;
+    let (mut open, mut seen) = (vec![value.node], HashSet::new());
+    while let Some(node) = open.pop() {
+        if matches!(graph.op(node), Op::Input(_)) {
+            return false;
+        }
+        let inputs = graph.inputs_of(node).into_iter().flatten().map(|value| value.node);
+        open.extend(inputs.filter(|node| seen.insert(*node)));
+    }
+    true
+}
+
+/// `(x - mean) / sqrt(variance + eps) * weight + bias` per channel: what is done to weights that are standardised.
+fn standardised(call: &mut Call, x: Value) -> Result<Arg> {
+    let rank = call.lower.graph.shape(x).rank();
+    let axes: Vec<Arg> = (0..rank).filter(|axis| *axis != 1).map(Arg::from).collect();
+    let statistics = [x.into(), axes.into(), false.into(), true.into()];
+    let statistics = call.call("var_mean", &statistics)?;
+    let Some([variance, mean]) = statistics.list() else { return Err(call.fail("has no statistics")) };
+    let difference = call.call("sub", &[x.into(), mean.clone()])?;
+    let sum = call.call("add", &[variance.clone(), call.arg("eps")])?;
+    let scale = call.call("rsqrt", &[sum])?;
+    let mut y = call.call("mul", &[difference, scale])?;
+    let mut sides = vec![1_i64; rank];
+    sides.iter_mut().skip(1).take(1).for_each(|side| *side = -1);
+    for (name, function) in [("weight", "mul"), ("bias", "add")] {
+        if call.has(name) {
+            let factor = call.call("reshape", &[call.arg(name), sides.as_slice().into()])?;
+            y = call.call(function, &[y, factor])?;
+        }
+    }
+    Ok(y)
 }
 
 fn instance_norm(call: &mut Call) -> Result<Arg> {
