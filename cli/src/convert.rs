@@ -1,5 +1,6 @@
 //! The conversions: in one go, or in three steps that do the same.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -166,6 +167,7 @@ impl Files {
         let (code, weights) = (self.code.path().to_owned(), self.weights.path().to_owned());
         let source = report.sources.first().cloned().unwrap_or_default();
         let from_source = |error: Error| error.in_file(&source);
+        let named: HashSet<String> = graph.ids().into_iter().map(|id| graph.node(id).name.clone()).collect();
         if conversion.inference {
             ui.stage("fold", None, |_| pass::run(&mut graph, pass::FOR_INFERENCE)).map_err(from_source)?;
         }
@@ -186,7 +188,7 @@ impl Files {
         write_weights(&mut self.weights, self.kind, &generated, self.module.as_deref(), ui)?;
         put(&mut self.code, text.as_bytes())?;
         if let Some(file) = &mut self.name_map {
-            put(file, format!("{:#}\n", name_map(params)).as_bytes())?;
+            put(file, format!("{:#}\n", name_map(params, &named)).as_bytes())?;
         }
         let mut files = vec![code.clone(), weights.clone()];
         self.weights.commit()?;
@@ -238,11 +240,11 @@ fn parameters(params: &[Param]) -> usize {
     (0..floats.len()).filter(is_first).filter_map(|index| floats.get(index)).map(|param| param.tensor.numel()).sum()
 }
 
-/// For every weight the name that it had in the source, or null where it had none.
-fn name_map(params: &[Param]) -> Value {
+/// For every weight the name that it had in the source, or null where it had none: made from others, or by the target.
+fn name_map(params: &[Param], named: &HashSet<String>) -> Value {
     let name = |param: &Param| match param.source.as_str() {
-        "" => Value::Null,
-        source => source.into(),
+        source if named.contains(source) => source.into(),
+        _ => Value::Null,
     };
     params.iter().map(|param| (param.key.clone(), name(param))).collect()
 }
