@@ -29,7 +29,7 @@ class ConvReLU6Y(nn.Module):
         self.conv = nn.Conv2d(8, 8, 3, 2, groups=8)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.cat([F.relu6(self.conv(F.pad(x, (1, 1, 0, 1)))), y], dim=1)
+        return torch.cat([F.relu6(self.conv(F.pad(x, (1, 1, 0, 1))), inplace=True), y], dim=1)
 
 
 class Model(nn.Module):

@@ -28,7 +28,7 @@ class ConvBNReLU6(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu6(self.bn(self.conv(self.pad(x))))
+        return F.relu6(self.bn(self.conv(self.pad(x))), inplace=True)
 
 
 class MobilenetV1(nn.Module):
