@@ -6,6 +6,5 @@ pub mod keras;
 pub mod plan;
 pub mod python;
 pub mod pytorch;
-mod resample;
 pub mod transfer;
 pub mod weights;

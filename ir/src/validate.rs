@@ -346,8 +346,6 @@ fn check_attributes(op: &Op, infos: &[Option<&ValueInfo>], messages: &mut Vec<St
         }
         Op::Resize(op) => {
             need(!op.size.contains(&0), format!("the size {:?} is empty", op.size));
-            let planar = op.mode != ResizeMode::Cubic || op.size.len() == 2;
-            need(planar, "cubic interpolation is for two spatial axes".to_owned());
         }
         Op::Range(op) => {
             need(op.dtype != DType::Bool && op.delta != 0, "a range of truth values, or of step 0".to_owned())

@@ -178,6 +178,18 @@ FUNCTIONS = {
     "crop": lambda x: F.pad(x, (-1, 2, 1, -2), value=0.5),
     "aligned": lambda x: F.interpolate(x, (9, 5), mode="bilinear", align_corners=True),
     "nearest_exact": lambda x: F.interpolate(x, (9, 5), mode="nearest-exact"),
+    "bicubic": lambda x: F.interpolate(x, (9, 5), mode="bicubic"),
+    "bicubic_aligned": lambda x: F.interpolate(x, (9, 5), mode="bicubic", align_corners=True),
+    "bilinear_antialias": lambda x: F.interpolate(x, (4, 11), mode="bilinear", antialias=True),
+    "bicubic_antialias": lambda x: F.interpolate(x, (4, 3), mode="bicubic", antialias=True),
+    "uneven_factors": lambda x: (
+        F.interpolate(x, scale_factor=(1.3, 0.7), mode="bilinear")
+        + F.interpolate(x, scale_factor=(1.3, 0.7), mode="bicubic")
+        + F.interpolate(x, scale_factor=(1.3, 0.7))
+        + F.interpolate(x, scale_factor=(1.3, 0.7), mode="nearest-exact")
+    ),
+    "fold": lambda x: F.fold(F.unfold(x, 3, padding=1, stride=2), (6, 8), 3, padding=1, stride=2),
+    "fold_patches": lambda x: F.fold(F.unfold(x, (2, 4), stride=(2, 4)), (6, 8), (2, 4), stride=(2, 4)),
     "area": lambda x: F.interpolate(x, (4, 3), mode="area"),
     "unfold": lambda x: F.unfold(x, 3, dilation=1, padding=1, stride=2),
     "windows": lambda x: x.unfold(3, 4, 2),

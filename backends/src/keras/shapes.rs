@@ -495,10 +495,10 @@ pub fn resize(b: &mut Builder<'_>, op: &Resize) -> Built {
     let n = op.size.len();
     let sizes = b.sizes(0, 1..n + 1)?;
     let x = b.tensor(0)?;
-    if sizes == op.size {
+    if sizes == op.size && op.scale.is_empty() {
         return Ok(x);
     }
-    let whole = sizes.iter().zip(&op.size).all(|(&from, &to)| from > 0 && to % from == 0);
+    let whole = op.scale.is_empty() && sizes.iter().zip(&op.size).all(|(&from, &to)| from > 0 && to % from == 0);
     let factors: Vec<usize> = sizes.iter().zip(&op.size).map(|(&from, &to)| to / from.max(1)).collect();
     let nearest = op.mode == ResizeMode::Nearest && op.coordinates != Coordinates::AlignCorners;
     let bilinear = op.mode == ResizeMode::Linear && op.coordinates == Coordinates::HalfPixel && n == 2;
@@ -514,18 +514,18 @@ pub fn resize(b: &mut Builder<'_>, op: &Resize) -> Built {
     // Any resizing is linear along every axis.
     let mut y = x;
     for (i, (&from, &to)) in sizes.iter().zip(&op.size).enumerate() {
-        if from == to {
+        if from == to && op.scale.is_empty() {
             continue;
         }
         if op.mode == ResizeMode::Nearest {
-            let weights = resample(b, op, from, to)?;
+            let weights = op.matrix(i, from).map_err(|message| b.problem(message))?;
             let row = |i: usize| weights[i * from..(i + 1) * from].iter().position(|&w| w == 1.0).unwrap_or(0);
             let indices = Lit::List((0..to).map(|i| Lit::size(row(i))).collect());
             let indices = Arg::or("indices", Expr::slot("indices", indices), Lit::None);
             y = Expr::call("ops.take", vec![Arg::new(y), indices, axis(&[i + 1])]);
             continue;
         }
-        let tensor = Tensor::from_f32(&[to, from], &resample(b, op, from, to)?);
+        let tensor = Tensor::from_f32(&[to, from], &op.matrix(i, from).map_err(|message| b.problem(message))?);
         let role = ["rows", "columns", "planes"][i];
         let matrix = b.constant(role, &tensor, "", false)?;
         let letters: String = "nxyz".chars().take(n + 1).collect();
@@ -535,10 +535,6 @@ pub fn resize(b: &mut Builder<'_>, op: &Resize) -> Built {
         y = Expr::call("ops.einsum", vec![equation, Arg::new(y), Arg::new(matrix)]);
     }
     Ok(y)
-}
-
-fn resample(b: &Builder<'_>, op: &Resize, from: usize, to: usize) -> Result<Vec<f32>, modelport_ir::Problem> {
-    crate::resample::matrix(op, from, to).map_err(|message| b.problem(message))
 }
 
 /// Blocks move into the channels: by reshapes, whose order is exact in all backends.

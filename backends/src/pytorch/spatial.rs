@@ -20,65 +20,65 @@ pub fn resize(b: &mut Builder<'_>, op: &Resize) -> Built {
     let spatial = shape.rank() - 2;
     let x = b.tensor(0)?;
     let sizes: Option<Vec<usize>> = shape.iter().skip(2).map(Dim::known).collect();
-    let whole = sizes.as_ref().and_then(|sizes| {
-        let mut factors = sizes.iter().zip(&op.size).map(|(&i, &o)| (i > 0 && o % i == 0).then(|| o / i));
-        let first = factors.next()??;
-        factors.all(|f| f == Some(first)).then_some(first)
-    });
-    let interpolate =
-        |x: Expr, size: &[usize], mode: &str, align: Option<bool>, extra: Vec<Arg>, scale: Option<usize>| {
-            let mut args = vec![Arg::new(x)];
-            match scale {
-                Some(scale) => args.push(Arg::keyword("scale_factor", Expr::int("scale_factor", scale), None)),
-                None => args.push(Arg::keyword("size", Expr::slot("size", Lit::tuple(size)), None)),
-            }
-            args.push(Arg::keyword(
-                "mode",
-                Expr::slot("mode", Lit::Str(mode.to_owned())),
-                Some(Lit::Str("nearest".to_owned())),
-            ));
-            if let Some(align) = align {
-                args.push(Arg::keyword(
-                    "align_corners",
-                    Expr::slot("align_corners", Lit::Bool(align)),
-                    Some(Lit::Bool(false)),
-                ));
-            }
-            args.extend(extra);
-            Expr::call("F.interpolate", args)
-        };
-    let linear = ["linear", "bilinear", "trilinear"].get(spatial - 1).copied().unwrap_or("bilinear");
+    let factor = factor(op, sizes.as_deref());
+    let interpolate = |x: Expr, size: &[usize], mode: &str, align: Option<bool>, factor: Option<&Lit>| {
+        let mut args = vec![Arg::new(x)];
+        args.push(match factor {
+            Some(factor) => Arg::keyword("scale_factor", Expr::slot("scale_factor", factor.clone()), None),
+            None => Arg::keyword("size", Expr::slot("size", Lit::tuple(size)), None),
+        });
+        let nearest = Lit::Str("nearest".to_owned());
+        args.push(Arg::keyword("mode", Expr::slot("mode", Lit::Str(mode.to_owned())), Some(nearest)));
+        if let Some(align) = align {
+            let align = Expr::slot("align_corners", Lit::Bool(align));
+            args.push(Arg::keyword("align_corners", align, Some(Lit::Bool(false))));
+        }
+        if matches!(op.mode, ResizeMode::AreaLinear | ResizeMode::AreaCubic) {
+            args.push(Arg::keyword("antialias", Expr::slot("antialias", Lit::Bool(true)), None));
+        }
+        Expr::call("F.interpolate", args)
+    };
+    let sized = op.scale.is_empty() || factor.is_some();
+    let mode = match op.mode {
+        ResizeMode::Nearest if op.coordinates == Coordinates::HalfPixel => "nearest-exact",
+        ResizeMode::Nearest => "nearest",
+        ResizeMode::Linear => ["linear", "bilinear", "trilinear"].get(spatial - 1).copied().unwrap_or("bilinear"),
+        ResizeMode::AreaLinear => "bilinear",
+        _ => "bicubic",
+    };
+    let planar = match op.mode {
+        ResizeMode::Nearest | ResizeMode::Linear => true,
+        ResizeMode::Cubic | ResizeMode::AreaLinear | ResizeMode::AreaCubic => spatial == 2,
+        ResizeMode::CubicTable | ResizeMode::CatmullRom => false,
+    };
     Ok(match (op.mode, op.coordinates) {
-        (ResizeMode::Nearest, Coordinates::Asymmetric) => {
-            if let Some(scale) = whole {
-                b.as_module(Expr::call(
-                    "nn.Upsample",
-                    vec![Arg::keyword("scale_factor", Expr::int("scale_factor", scale), None)],
-                ));
+        (ResizeMode::Nearest, Coordinates::Asymmetric) if sized => {
+            if let Some(factor @ Lit::Int(_)) = &factor {
+                let factor = Expr::slot("scale_factor", factor.clone());
+                b.as_module(Expr::call("nn.Upsample", vec![Arg::keyword("scale_factor", factor, None)]));
             }
-            interpolate(x, &op.size, "nearest", None, Vec::new(), whole)
+            interpolate(x, &op.size, mode, None, factor.as_ref())
         }
-        (ResizeMode::Nearest, Coordinates::HalfPixel) => {
-            interpolate(x, &op.size, "nearest-exact", None, Vec::new(), whole)
-        }
-        (ResizeMode::Linear, Coordinates::HalfPixel) => {
-            interpolate(x, &op.size, linear, Some(false), Vec::new(), whole)
-        }
-        (ResizeMode::Linear, Coordinates::AlignCorners) => {
-            interpolate(x, &op.size, linear, Some(true), Vec::new(), None)
-        }
-        (ResizeMode::Linear, Coordinates::Asymmetric) => {
+        (ResizeMode::Nearest, Coordinates::HalfPixel) if sized => interpolate(x, &op.size, mode, None, factor.as_ref()),
+        (ResizeMode::Linear, Coordinates::Asymmetric) if op.scale.is_empty() => {
             // With one more element at the end of both sides, position i * in / out is that of aligned corners.
             let Some(_) = sizes else {
                 return Err(b.problem("the size of the input is not known").hint("give it with --inputShape"));
             };
             let more: Vec<usize> = op.size.iter().map(|size| size + 1).collect();
             let pads = vec![(0, 1); spatial];
-            let mode = Arg::keyword("mode", Expr::slot("mode", Lit::Str("replicate".to_owned())), None);
-            let padded = Expr::call("F.pad", vec![Arg::new(x), Arg::new(Expr::slot("pad", pad_list(&pads))), mode]);
-            let resized = interpolate(padded, &more, linear, Some(true), Vec::new(), None);
+            let replicate = Arg::keyword("mode", Expr::slot("mode", Lit::Str("replicate".to_owned())), None);
+            let padded =
+                Expr::call("F.pad", vec![Arg::new(x), Arg::new(Expr::slot("pad", pad_list(&pads))), replicate]);
+            let resized = interpolate(padded, &more, mode, Some(true), None);
             let cut = Expr::Range(None, Some(Box::new(Expr::slot("end", Lit::Int(-1)))), None);
             resized.index([all(), all()].into_iter().chain(vec![cut; spatial]).collect())
+        }
+        (mode_of, Coordinates::HalfPixel) if sized && planar && mode_of != ResizeMode::Nearest => {
+            interpolate(x, &op.size, mode, Some(false), factor.as_ref())
+        }
+        (ResizeMode::Linear | ResizeMode::Cubic, Coordinates::AlignCorners) if planar => {
+            interpolate(x, &op.size, mode, Some(true), None)
         }
         _ => {
             let Some(sizes) = sizes else {
@@ -89,15 +89,32 @@ pub fn resize(b: &mut Builder<'_>, op: &Resize) -> Built {
     })
 }
 
+/// What sizes are multiplied by, where that says the same as the new size: a whole number, or what the source has.
+fn factor(op: &Resize, sizes: Option<&[usize]>) -> Option<Lit> {
+    let sizes = sizes?;
+    if op.scale.is_empty() {
+        let mut factors = sizes.iter().zip(&op.size).map(|(&i, &o)| (i > 0 && o % i == 0).then(|| o / i));
+        let first = factors.next()??;
+        return factors.all(|factor| factor == Some(first)).then_some(Lit::size(first));
+    }
+    let factors: Vec<f64> = op.scale.iter().map(|scale| 1.0 / scale).collect();
+    let fits = |(&factor, (&from, &to)): (&f64, (&usize, &usize))| (from as f64 * factor).floor() == to as f64;
+    if !factors.iter().zip(sizes.iter().zip(&op.size)).all(fits) {
+        return None;
+    }
+    let mut items = factors.iter().map(|&factor| Lit::float(factor as f32)).collect::<Vec<Lit>>();
+    if factors.windows(2).all(|pair| pair[0] == pair[1]) { items.pop() } else { Some(Lit::Tuple(items)) }
+}
+
 /// Any resizing is linear along every axis: a product with one matrix per axis.
 fn by_matrices(b: &mut Builder<'_>, op: &Resize, sizes: &[usize], mut x: Expr) -> Built {
     let names = ["rows", "columns", "planes"];
     let spatial = sizes.len();
     for (i, (&from, &to)) in sizes.iter().zip(&op.size).enumerate() {
-        if from == to {
+        if from == to && op.scale.is_empty() {
             continue;
         }
-        let weights = crate::resample::matrix(op, from, to).map_err(|message| b.problem(message))?;
+        let weights = op.matrix(i, from).map_err(|message| b.problem(message))?;
         let tensor = Tensor::from_f32(&[to, from], &weights);
         let last = i + 1 == spatial;
         x = if last {

@@ -385,7 +385,7 @@ impl Node<'_> {
         let size: Option<Vec<usize>> = layout.spatial_axes(shape.rank()).zip(&scales).map(size).collect();
         let size = size.ok_or_else(|| format!("the sizes of {shape} are not known"))?;
         let (mode, coordinates) = (ResizeMode::Nearest, Coordinates::Asymmetric);
-        Ok(Resize { mode, size, coordinates, cubic_coefficient: None, layout }.into())
+        Ok(Resize { mode, size, coordinates, scale: Vec::new(), layout }.into())
     }
 
     fn space_to_depth(&self) -> Outcome<Op> {

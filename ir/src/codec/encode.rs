@@ -254,7 +254,7 @@ fn slice(op: &Slice) -> (&'static str, Attributes) {
 /// Nearest neighbours, channels last, whole factors: all that MMdnn's upsampling does.
 fn upsampling(op: &Resize, x: &ValueInfo) -> Option<(&'static str, Attributes)> {
     let nearest = op.mode == ResizeMode::Nearest && op.coordinates != Coordinates::AlignCorners;
-    if !nearest || op.layout != Layout::ChannelsLast || x.shape.rank() != 4 {
+    if !nearest || !op.scale.is_empty() || op.layout != Layout::ChannelsLast || x.shape.rank() != 4 {
         return None;
     }
     let scale = |(axis, &size): (usize, &usize)| {

@@ -225,15 +225,15 @@ pub(crate) fn samples() -> Vec<Sample> {
     );
     add(Reverse { axes: vec![1] }.into(), vec![rows()]);
 
-    let resize = |mode, size: usize, coordinates, cubic_coefficient, layout| {
-        Op::from(Resize { mode, size: vec![size; 2], coordinates, cubic_coefficient, layout })
+    let resize = |mode, size: usize, coordinates, scale, layout| {
+        Op::from(Resize { mode, size: vec![size; 2], coordinates, scale, layout })
     };
     use Coordinates::*;
-    add(resize(ResizeMode::Nearest, 16, Asymmetric, None, ChannelsLast), vec![image()]);
-    add(resize(ResizeMode::Nearest, 24, HalfPixel, None, ChannelsLast), vec![image()]);
-    add(resize(ResizeMode::Nearest, 13, AlignCorners, None, ChannelsFirst), vec![image_first()]);
-    add(resize(ResizeMode::Linear, 16, HalfPixel, None, ChannelsLast), vec![image()]);
-    add(resize(ResizeMode::Cubic, 16, HalfPixel, Some(-0.75), ChannelsLast), vec![image()]);
+    add(resize(ResizeMode::Nearest, 16, Asymmetric, Vec::new(), ChannelsLast), vec![image()]);
+    add(resize(ResizeMode::Nearest, 24, HalfPixel, Vec::new(), ChannelsLast), vec![image()]);
+    add(resize(ResizeMode::Nearest, 13, AlignCorners, Vec::new(), ChannelsFirst), vec![image_first()]);
+    add(resize(ResizeMode::Linear, 16, HalfPixel, Vec::new(), ChannelsLast), vec![image()]);
+    add(resize(ResizeMode::CatmullRom, 16, HalfPixel, vec![0.5; 2], ChannelsLast), vec![image()]);
     add(SpaceToDepth { block: 2, channel_major: false, layout: ChannelsLast }.into(), vec![image()]);
     add(SpaceToDepth { block: 2, channel_major: true, layout: ChannelsFirst }.into(), vec![image_first()]);
     add(DepthToSpace { block: 1, channel_major: false, layout: ChannelsLast }.into(), vec![image()]);

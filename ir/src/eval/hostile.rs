@@ -184,10 +184,11 @@ impl Random {
                 false => Reverse { axes: strides }.into(),
             },
             54 => {
-                let mode = self.pick(&[ResizeMode::Nearest, ResizeMode::Linear, ResizeMode::Cubic]);
+                let mode =
+                    self.pick(&[ResizeMode::Nearest, ResizeMode::Linear, ResizeMode::Cubic, ResizeMode::AreaCubic]);
                 let places = [Coordinates::Asymmetric, Coordinates::HalfPixel, Coordinates::AlignCorners];
                 let coordinates = self.pick(&places);
-                Resize { mode, size: strides, coordinates, cubic_coefficient: Some(epsilon), layout }.into()
+                Resize { mode, size: strides, coordinates, scale: vec![f64::from(epsilon)], layout }.into()
             }
             _ => match flag {
                 true => SpaceToDepth { block, channel_major: axis == 0, layout }.into(),

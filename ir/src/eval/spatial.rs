@@ -3,19 +3,13 @@
 use super::array::{Array, check_size};
 use super::window::Space;
 use crate::layout::Layout;
-use crate::op::{Coordinates, Resize, ResizeMode};
-
-/// For one output position: which elements of an axis it is made of, and their weights.
-type Blend = Vec<(usize, f64)>;
+use crate::op::Resize;
 
 pub(super) fn resize(op: &Resize, x: &Array, shape: &[usize]) -> Result<Array, String> {
     let (mut space, dtype) = Space::of(x, op.layout)?;
     for (i, &out) in op.size.iter().enumerate() {
         let size = space.sizes[i];
-        if size == 0 && out > 0 {
-            return Err("an empty value can't be resized".to_owned());
-        }
-        let blends: Vec<Blend> = (0..out).map(|position| blend(op, position, size, out)).collect();
+        let blends = op.blends(i, size)?;
         let outer = space.batch * space.sizes[..i].iter().product::<usize>();
         let inner = space.sizes[i + 1..].iter().product::<usize>() * space.channels;
         check_size(&[outer, out, inner])?;
@@ -34,66 +28,6 @@ pub(super) fn resize(op: &Resize, x: &Array, shape: &[usize]) -> Result<Array, S
         space.sizes[i] = out;
     }
     space.placed(shape, op.layout, dtype)
-}
-
-/// Coordinates are computed in float32, as both frameworks do: where a position falls on an element decides.
-fn blend(op: &Resize, position: usize, size: usize, out: usize) -> Blend {
-    let scale = match op.coordinates {
-        Coordinates::AlignCorners if out > 1 => (size - 1) as f32 / (out - 1) as f32,
-        _ => size as f32 / out as f32,
-    };
-    let last = size.saturating_sub(1);
-    let i = position as f32;
-    let source = match op.coordinates {
-        Coordinates::HalfPixel => (i + 0.5) * scale - 0.5,
-        Coordinates::Asymmetric | Coordinates::AlignCorners => i * scale,
-    };
-    match op.mode {
-        ResizeMode::Nearest => {
-            let place = match op.coordinates {
-                Coordinates::Asymmetric => source.floor(),
-                Coordinates::HalfPixel => ((i + 0.5) * scale).floor(),
-                Coordinates::AlignCorners => source.round(),
-            };
-            vec![((place as usize).min(last), 1.0)]
-        }
-        ResizeMode::Linear => {
-            let below = source.floor();
-            let (low, high) = (below.max(0.0) as usize, source.ceil().max(0.0) as usize);
-            let share = f64::from(source - below);
-            vec![(low.min(last), 1.0 - share), (high.min(last), share)]
-        }
-        ResizeMode::Cubic => cubic(op, source, size),
-    }
-}
-
-/// Cubic convolution (Keys 1981) over the four nearest elements.
-///
-/// With the coefficient -0.5 it is TensorFlow's with half-pixel centres: elements outside have no weight and the
-/// others add up to 1. Else elements outside are those of the edge. TensorFlow rounds the place to 1/1024 (it looks
-/// weights up in a table), and so is done for the forms that only TensorFlow has.
-fn cubic(op: &Resize, source: f32, size: usize) -> Blend {
-    let a = f64::from(op.cubic_coefficient.unwrap_or(-0.75));
-    let keys = a == -0.5;
-    let below = source.floor();
-    let mut share = f64::from(source - below);
-    if keys || op.coordinates == Coordinates::Asymmetric {
-        share = (share * 1024.0).round_ties_even() / 1024.0;
-    }
-    let near = |x: f64| ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
-    let far = |x: f64| ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a;
-    let weights = [far(share + 1.0), near(share), near(1.0 - share), far(2.0 - share)];
-    let places = (0..4).map(|k| below as i64 - 1 + k);
-    let mut blend: Blend = Vec::with_capacity(4);
-    for (place, weight) in places.zip(weights) {
-        let bound = place.clamp(0, size as i64 - 1);
-        blend.push((bound as usize, if keys && bound != place { 0.0 } else { weight }));
-    }
-    let sum: f64 = blend.iter().map(|(_, weight)| weight).sum();
-    if keys && sum.abs() >= 1000.0 * f64::from(f32::MIN_POSITIVE) {
-        blend.iter_mut().for_each(|(_, weight)| *weight /= sum);
-    }
-    blend
 }
 
 /// The axes `[batch, y, by, x, bx, c]` between space and depth, in the order that depth has them.
@@ -128,7 +62,7 @@ pub(super) fn depth_to_space(block: usize, channel_major: bool, layout: Layout, 
 mod tests {
     use super::super::testing::{check, ramp};
     use super::*;
-    use crate::op::{DepthToSpace, SpaceToDepth};
+    use crate::op::{Coordinates, DepthToSpace, ResizeMode, SpaceToDepth};
 
     /// All three places to look, larger and smaller.
     #[test]
@@ -138,7 +72,7 @@ mod tests {
                 mode: ResizeMode::Nearest,
                 size: vec![1, 7],
                 coordinates: Coordinates::Asymmetric,
-                cubic_coefficient: None,
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 4, 1])],
@@ -150,7 +84,7 @@ mod tests {
                 mode: ResizeMode::Nearest,
                 size: vec![1, 3],
                 coordinates: Coordinates::Asymmetric,
-                cubic_coefficient: None,
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 5, 1])],
@@ -162,7 +96,7 @@ mod tests {
                 mode: ResizeMode::Nearest,
                 size: vec![1, 7],
                 coordinates: Coordinates::HalfPixel,
-                cubic_coefficient: None,
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 4, 1])],
@@ -174,7 +108,7 @@ mod tests {
                 mode: ResizeMode::Nearest,
                 size: vec![1, 3],
                 coordinates: Coordinates::HalfPixel,
-                cubic_coefficient: None,
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 5, 1])],
@@ -186,7 +120,7 @@ mod tests {
                 mode: ResizeMode::Nearest,
                 size: vec![1, 7],
                 coordinates: Coordinates::AlignCorners,
-                cubic_coefficient: None,
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 4, 1])],
@@ -198,7 +132,7 @@ mod tests {
                 mode: ResizeMode::Nearest,
                 size: vec![1, 3],
                 coordinates: Coordinates::AlignCorners,
-                cubic_coefficient: None,
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 5, 1])],
@@ -210,7 +144,7 @@ mod tests {
                 mode: ResizeMode::Linear,
                 size: vec![1, 7],
                 coordinates: Coordinates::Asymmetric,
-                cubic_coefficient: None,
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 4, 1])],
@@ -222,7 +156,7 @@ mod tests {
                 mode: ResizeMode::Linear,
                 size: vec![1, 3],
                 coordinates: Coordinates::Asymmetric,
-                cubic_coefficient: None,
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 5, 1])],
@@ -234,7 +168,7 @@ mod tests {
                 mode: ResizeMode::Linear,
                 size: vec![1, 7],
                 coordinates: Coordinates::HalfPixel,
-                cubic_coefficient: None,
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 4, 1])],
@@ -246,7 +180,7 @@ mod tests {
                 mode: ResizeMode::Linear,
                 size: vec![1, 3],
                 coordinates: Coordinates::HalfPixel,
-                cubic_coefficient: None,
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 5, 1])],
@@ -258,7 +192,7 @@ mod tests {
                 mode: ResizeMode::Linear,
                 size: vec![1, 7],
                 coordinates: Coordinates::AlignCorners,
-                cubic_coefficient: None,
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 4, 1])],
@@ -270,7 +204,7 @@ mod tests {
                 mode: ResizeMode::Linear,
                 size: vec![1, 3],
                 coordinates: Coordinates::AlignCorners,
-                cubic_coefficient: None,
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 5, 1])],
@@ -279,10 +213,10 @@ mod tests {
         );
         check(
             Resize {
-                mode: ResizeMode::Cubic,
+                mode: ResizeMode::CubicTable,
                 size: vec![1, 7],
                 coordinates: Coordinates::Asymmetric,
-                cubic_coefficient: Some(-0.75),
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 4, 1])],
@@ -291,10 +225,10 @@ mod tests {
         );
         check(
             Resize {
-                mode: ResizeMode::Cubic,
+                mode: ResizeMode::CubicTable,
                 size: vec![1, 3],
                 coordinates: Coordinates::Asymmetric,
-                cubic_coefficient: Some(-0.75),
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 5, 1])],
@@ -303,10 +237,10 @@ mod tests {
         );
         check(
             Resize {
-                mode: ResizeMode::Cubic,
+                mode: ResizeMode::CatmullRom,
                 size: vec![1, 7],
                 coordinates: Coordinates::HalfPixel,
-                cubic_coefficient: Some(-0.5),
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 4, 1])],
@@ -315,10 +249,10 @@ mod tests {
         );
         check(
             Resize {
-                mode: ResizeMode::Cubic,
+                mode: ResizeMode::CatmullRom,
                 size: vec![1, 3],
                 coordinates: Coordinates::HalfPixel,
-                cubic_coefficient: Some(-0.5),
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 5, 1])],
@@ -327,10 +261,10 @@ mod tests {
         );
         check(
             Resize {
-                mode: ResizeMode::Cubic,
+                mode: ResizeMode::CubicTable,
                 size: vec![1, 7],
                 coordinates: Coordinates::AlignCorners,
-                cubic_coefficient: Some(-0.75),
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 4, 1])],
@@ -339,10 +273,10 @@ mod tests {
         );
         check(
             Resize {
-                mode: ResizeMode::Cubic,
+                mode: ResizeMode::CubicTable,
                 size: vec![1, 3],
                 coordinates: Coordinates::AlignCorners,
-                cubic_coefficient: Some(-0.75),
+                scale: Vec::new(),
                 layout: Layout::ChannelsLast,
             },
             &[&ramp(&[1, 1, 5, 1])],
@@ -359,7 +293,7 @@ mod tests {
                 mode: ResizeMode::Cubic,
                 size: vec![1, 3],
                 coordinates: Coordinates::HalfPixel,
-                cubic_coefficient: Some(-0.75),
+                scale: Vec::new(),
                 layout: Layout::ChannelsFirst,
             },
             &[&ramp(&[1, 1, 1, 5])],
@@ -371,7 +305,7 @@ mod tests {
                 mode: ResizeMode::Linear,
                 size: vec![2, 3, 2],
                 coordinates: Coordinates::HalfPixel,
-                cubic_coefficient: None,
+                scale: Vec::new(),
                 layout: Layout::ChannelsFirst,
             },
             &[&ramp(&[1, 1, 3, 2, 1])],
@@ -383,7 +317,7 @@ mod tests {
                 mode: ResizeMode::Nearest,
                 size: vec![3],
                 coordinates: Coordinates::HalfPixel,
-                cubic_coefficient: None,
+                scale: Vec::new(),
                 layout: Layout::ChannelsFirst,
             },
             &[&ramp(&[1, 1, 5])],

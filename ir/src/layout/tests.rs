@@ -153,7 +153,7 @@ fn encoder_and_decoder() {
         mode: op::ResizeMode::Linear,
         size: vec![8, 12],
         coordinates: op::Coordinates::HalfPixel,
-        cubic_coefficient: None,
+        scale: Vec::new(),
         layout: net.layout,
     };
     let up = net.add(resize, &[b]);

@@ -19,6 +19,7 @@ pub mod norm;
 pub mod pool;
 pub mod recurrent;
 pub mod reduce;
+pub mod resize;
 pub mod shape;
 pub mod spatial;
 
@@ -33,11 +34,12 @@ pub use norm::{BatchNorm, Dropout, GroupNorm, InstanceNorm, L2Normalize, LayerNo
 pub use pool::{AdaptivePool, Pool, PoolKind};
 pub use recurrent::{Cell, Recurrent};
 pub use reduce::{ArgReduce, Extreme, Reduce, ReduceKind, TopK};
+pub use resize::{Coordinates, Resize, ResizeMode};
 pub use shape::{
     Concat, Expand, Gather, GatherNd, OneHot, Pack, Pad, PadMode, Reshape, Reverse, Slice, Split, Squeeze, Tile,
     Transpose, Unpack, Unsqueeze,
 };
-pub use spatial::{Coordinates, DepthToSpace, Resize, ResizeMode, SpaceToDepth};
+pub use spatial::{DepthToSpace, SpaceToDepth};
 
 use crate::graph::ValueInfo;
 

@@ -1,4 +1,4 @@
-//! Resampling in space: resizing, and blocks that move between space and depth.
+//! Blocks that move between space and depth.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,64 +6,6 @@ use super::{Operator, Slot, input};
 use crate::graph::ValueInfo;
 use crate::layout::Layout;
 use crate::shape::{Dim, Shape};
-
-/// How new elements are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum ResizeMode {
-    Nearest,
-    /// Linear along every spatial axis.
-    Linear,
-    /// Cubic along both spatial axes.
-    Cubic,
-}
-
-/// Which place in the input an output position `i` looks at, with `scale = in / out`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Coordinates {
-    /// `i * scale`; nearest takes the floor. TensorFlow's default, and PyTorch's `nearest`.
-    Asymmetric,
-    /// `(i + 0.5) * scale - 0.5`; nearest takes `floor((i + 0.5) * scale)`.
-    HalfPixel,
-    /// `i * (in - 1) / (out - 1)`; nearest rounds half away from zero.
-    AlignCorners,
-}
-
-/// Resizes the spatial axes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Resize {
-    /// How.
-    pub mode: ResizeMode,
-    /// New size per spatial axis.
-    pub size: Vec<usize>,
-    /// Where output positions look.
-    pub coordinates: Coordinates,
-    /// The coefficient of cubic interpolation: -0.5 (Catmull-Rom: TensorFlow with half-pixel centres) or -0.75.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub cubic_coefficient: Option<f32>,
-    /// Of the input and the output.
-    pub layout: Layout,
-}
-
-impl Operator for Resize {
-    fn slots(&self) -> &'static [Slot] {
-        slots![Data "x"]
-    }
-    fn infer(&self, inputs: &[Option<&ValueInfo>]) -> Result<Vec<ValueInfo>, String> {
-        let x = input(inputs, 0)?;
-        let rank = x.shape.rank();
-        if !(3..=5).contains(&rank) || self.size.len() != rank - 2 {
-            return Err(format!("a size {:?} does not fit the input {}", self.size, x.shape));
-        }
-        let mut shape = x.shape.clone();
-        for (axis, &size) in self.layout.spatial_axes(rank).zip(&self.size) {
-            shape[axis] = Dim::Known(size);
-        }
-        Ok(vec![ValueInfo::new(x.dtype, shape)])
-    }
-}
 
 fn check_rank(x: &ValueInfo, block: usize) -> Result<(), String> {
     if x.shape.rank() == 4 && block > 0 {

@@ -105,7 +105,7 @@ fn equal(graph: &Graph, id: NodeId) -> Option<Vec<Value>> {
             op.kernel.iter().chain(&op.strides).all(|&size| size == 1) && op.pads == Pads::none(op.kernel.len())
         }
         // At equal sizes every kind of coordinates says `i`.
-        Op::Resize(_) => unchanged && before.shape.is_determined(),
+        Op::Resize(op) => op.scale.is_empty() && unchanged && before.shape.is_determined(),
         Op::SpaceToDepth(op) => op.block == 1,
         Op::DepthToSpace(op) => op.block == 1,
         Op::Clip(op) => op.min.is_none() && op.max.is_none(),

@@ -1,7 +1,7 @@
 //! Operators that take parts: slices, selections, gathers, and what pads.
 
 use modelport_ir::op::{PadMode, Slice};
-use modelport_ir::{DType, Dim, Result, Shape, Tensor, Value, op};
+use modelport_ir::{DType, Dim, Layout, Result, Shape, Tensor, Value, op};
 
 use super::{Call, Entry, op};
 use crate::pytorch::arg::{Arg, Weight};
@@ -30,6 +30,7 @@ pub const OPS: &[Entry] = &[
     op("replication_pad3d", PADDED, |call| padded(call, "padding", "replicate")),
     op("_pad_circular", "self pad", |call| padded(call, "pad", "circular")),
     op("im2col", "self kernel_size dilation=1 padding=0 stride=1", unfold_windows),
+    op("col2im", "self output_size kernel_size dilation=1 padding=0 stride=1", fold_windows),
     op("unfold", "self dimension size step", unfold_axis),
 ];
 
@@ -301,10 +302,15 @@ fn circular(call: &mut Call, mut x: Value, pads: &op::Pads) -> Result<Arg> {
     Ok(x.into())
 }
 
+/// How many windows an axis has.
+fn positions(size: usize, kernel: usize, stride: usize, dilation: usize) -> Option<usize> {
+    let extent = kernel.checked_sub(1)?.checked_mul(dilation)?.checked_add(1)?;
+    size.checked_sub(extent)?.checked_div(stride)?.checked_add(1)
+}
+
 /// The positions that windows of an axis look at: `[windows, kernel]`.
 fn windows(size: usize, kernel: usize, stride: usize, dilation: usize) -> Option<(usize, Vec<i64>)> {
-    let extent = kernel.checked_sub(1)?.checked_mul(dilation)?.checked_add(1)?;
-    let count = size.checked_sub(extent)?.checked_div(stride)?.checked_add(1)?;
+    let count = positions(size, kernel, stride, dilation)?;
     if count.checked_mul(kernel)? > 1 << 24 {
         return None;
     }
@@ -341,6 +347,60 @@ fn unfold_windows(call: &mut Call) -> Result<Arg> {
     let columns = channels * kernel.iter().product::<usize>();
     let shape = Shape(vec![batch, Dim::Known(columns), Dim::Known(counts.iter().product())]);
     Ok(call.add(op::Reshape { shape }, &[x])?.into())
+}
+
+/// `F.fold`: the sum of windows where they lie in an image.
+fn fold_windows(call: &mut Call) -> Result<Arg> {
+    let x = call.value("self")?;
+    let [size, kernel, dilation, padding, stride] =
+        ["output_size", "kernel_size", "dilation", "padding", "stride"].map(|name| call.spatial(name, 2));
+    let (size, kernel, dilations, padding, strides) = (size?, kernel?, dilation?, padding?, stride?);
+    let shape = call.lower.graph.shape(x).clone();
+    let area =
+        kernel.iter().try_fold(1usize, |area, &k| area.checked_mul(k)).filter(|&area| (1..1 << 12).contains(&area));
+    let known = |axis: usize| shape.get(axis).and_then(Dim::known);
+    let (Some(area), Some(columns), Some(count)) = (area, known(1), known(2)) else {
+        return Err(call.fail(format!("the input has shape {shape}, expected [batch, columns, windows]")));
+    };
+    let mut counts = Vec::new();
+    for ((((size, kernel), dilation), pad), stride) in
+        size.iter().zip(&kernel).zip(&dilations).zip(&padding).zip(&strides)
+    {
+        let padded = pad.checked_mul(2).and_then(|pads| pads.checked_add(*size));
+        let found = padded.and_then(|size| positions(size, *kernel, *stride, *dilation));
+        counts.push(found.ok_or_else(|| call.fail("the windows do not fit"))?);
+    }
+    let channels = columns / area;
+    if channels * area != columns || counts.iter().product::<usize>() != count {
+        return Err(call.fail(format!("the input has shape {shape}, expected {counts:?} windows of {kernel:?}")));
+    }
+    let batch = shape.first().cloned().unwrap_or(Dim::Unknown);
+    let known =
+        |sizes: &[usize]| Shape([batch.clone()].into_iter().chain(sizes.iter().map(|&n| Dim::Known(n))).collect());
+    let [rows, cols] = [counts[0], counts[1]];
+    if kernel == strides && padding == [0, 0] && dilations == [1, 1] && size == [rows * kernel[0], cols * kernel[1]] {
+        // Windows side by side.
+        let apart = Shape(known(&[channels, kernel[0], kernel[1], rows, cols]).0);
+        let x = call.add(op::Reshape { shape: apart }, &[x])?;
+        let x = call.add(op::Transpose { perm: vec![0, 1, 4, 2, 5, 3] }, &[x])?;
+        return Ok(call.add(op::Reshape { shape: known(&[channels, size[0], size[1]]) }, &[x])?.into());
+    }
+    // Each element of a window is a channel of its own, that goes to one place of the kernel.
+    let x = call.add(op::Reshape { shape: known(&[columns, rows, cols]) }, &[x])?;
+    let hot: Vec<f32> =
+        (0..area).flat_map(|place| (0..columns).map(move |c| f32::from(u8::from(c % area == place)))).collect();
+    let weights = call.constant(Tensor::from_f32(&[kernel[0], kernel[1], 1, columns], &hot));
+    let extent = |axis: usize| (counts[axis] - 1) * strides[axis] + dilations[axis] * (kernel[axis] - 1) + 1;
+    let output_padding = (0..2).map(|axis| size[axis] + 2 * padding[axis] - extent(axis)).collect();
+    let conv = op::ConvTranspose {
+        pads: op::Pads(padding.iter().map(|&pad| (pad, pad)).collect()),
+        output_padding,
+        strides,
+        dilations,
+        groups: channels,
+        layout: Layout::ChannelsFirst,
+    };
+    Ok(call.add(conv, &[x, weights])?.into())
 }
 
 /// `x.unfold(dimension, size, step)`: the windows of an axis, their elements in a new last axis.

@@ -22,6 +22,8 @@ pub const OPS: &[Entry] = &[
     op("upsample_bilinear2d", ALIGNED, |call| aligned(call, 2, ResizeMode::Linear)),
     op("upsample_trilinear3d", ALIGNED, |call| aligned(call, 3, ResizeMode::Linear)),
     op("upsample_bicubic2d", ALIGNED, |call| aligned(call, 2, ResizeMode::Cubic)),
+    op("_upsample_bilinear2d_aa", ALIGNED, |call| area(call, ResizeMode::AreaLinear)),
+    op("_upsample_bicubic2d_aa", ALIGNED, |call| area(call, ResizeMode::AreaCubic)),
     // `F.interpolate` as TorchScript may have it.
     op(
         "interpolate",
@@ -31,13 +33,17 @@ pub const OPS: &[Entry] = &[
 ];
 
 fn aligned(call: &mut Call, spatial: usize, mode: ResizeMode) -> Result<Arg> {
-    // The neutral operator rounds its weights to TensorFlow's table, which is off by a thousandth here.
-    if mode == ResizeMode::Cubic {
-        return Err(call.fail("bicubic interpolation is not translated exactly yet"));
-    }
     let coordinates =
         if call.arg("align_corners").bool() == Some(true) { Coordinates::AlignCorners } else { Coordinates::HalfPixel };
     resize(call, spatial, mode, coordinates)
+}
+
+/// `antialias=True`.
+fn area(call: &mut Call, mode: ResizeMode) -> Result<Arg> {
+    if call.arg("align_corners").bool() == Some(true) {
+        return Err(call.fail("aligned corners with antialias=True are not translated"));
+    }
+    resize(call, 2, mode, Coordinates::HalfPixel)
 }
 
 /// The new sizes: given, or what the factors give. Factors that are not the quotient of the sizes move the grid.
@@ -61,7 +67,7 @@ fn resize(call: &mut Call, spatial: usize, mode: ResizeMode, coordinates: Coordi
         Arg::List(list) if list.is_empty() => None,
         _ => Some(call.spatial("output_size", spatial)?),
     };
-    let mut size = Vec::new();
+    let (mut size, mut scale, mut uneven) = (Vec::new(), Vec::new(), false);
     for axis in 0..spatial {
         let factor = factors.get(axis).copied().flatten();
         let fixed = given.as_ref().and_then(|given| given.get(axis)).copied();
@@ -75,23 +81,22 @@ fn resize(call: &mut Call, spatial: usize, mode: ResizeMode, coordinates: Coordi
         // Given factors count instead of the quotient of the sizes.
         if let (Some(factor), Some(old), false) =
             (factor, shape.get(axis + 2).and_then(|dim| dim.known()), coordinates == Coordinates::AlignCorners)
-            && (new as f64 / factor - old as f64).abs() > 1e-6 * old as f64
         {
-            let message = format!("a scale of {factor} takes {old} elements to {new}, which is not exact");
-            return Err(call.fail(message));
+            uneven |= (new as f64 / factor - old as f64).abs() > 1e-6 * old as f64;
+            scale.push(1.0 / factor);
         }
         size.push(new);
     }
-    let cubic_coefficient = (mode == ResizeMode::Cubic).then_some(-0.75);
-    let resize = op::Resize { mode, size, coordinates, cubic_coefficient, layout: Layout::ChannelsFirst };
+    if !uneven || scale.len() != spatial {
+        scale.clear();
+    }
+    let resize = op::Resize { mode, size, coordinates, scale, layout: Layout::ChannelsFirst };
     Ok(call.add(resize, &[x])?.into())
 }
 
 fn interpolate(call: &mut Call) -> Result<Arg> {
     let spatial = call.shape("self")?.rank().saturating_sub(2);
-    if call.bool("antialias")? {
-        return Err(call.fail("interpolation against aliasing is not translated"));
-    }
+    let antialias = call.bool("antialias")?;
     let mode = call.text("mode")?;
     let (x, size, aligned) = (call.arg("self"), call.arg("size"), call.arg("align_corners"));
     let repeated = |arg: Arg| match arg {
@@ -121,6 +126,8 @@ fn interpolate(call: &mut Call) -> Result<Arg> {
         }
         mode => {
             let name = match (mode, spatial) {
+                ("bilinear", 2) if antialias => "_upsample_bilinear2d_aa",
+                ("bicubic", 2) if antialias => "_upsample_bicubic2d_aa",
                 ("linear", 1) => "upsample_linear1d",
                 ("bilinear", 2) => "upsample_bilinear2d",
                 ("trilinear", 3) => "upsample_trilinear3d",

@@ -31,9 +31,13 @@ fn resize(call: &mut Call, mode: op::ResizeMode) -> Result<Vec<Entry>> {
     if mode != op::ResizeMode::Nearest && !call.dtype(0)?.is_float() {
         x = call.helper("float", op::Cast { dtype: DType::Float32 }, &[x])?;
     }
-    let cubic_coefficient = (mode == op::ResizeMode::Cubic).then_some(if half_pixel { -0.5 } else { -0.75 });
-    let layout = Layout::ChannelsLast;
-    Ok(one(call.add(op::Resize { mode, size, coordinates, cubic_coefficient, layout }, &[x])?))
+    let mode = match mode {
+        op::ResizeMode::Cubic if half_pixel => op::ResizeMode::CatmullRom,
+        op::ResizeMode::Cubic => op::ResizeMode::CubicTable,
+        mode => mode,
+    };
+    let resize = op::Resize { mode, size, coordinates, scale: Vec::new(), layout: Layout::ChannelsLast };
+    Ok(one(call.add(resize, &[x])?))
 }
 
 /// The mean of what each new pixel covers; whole numbers of pixels are an average pooling.

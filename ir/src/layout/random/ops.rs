@@ -67,7 +67,7 @@ impl Maker {
                 let size = (0..space).map(|_| self.size()).collect();
                 let mode = op::ResizeMode::Linear;
                 let coordinates = op::Coordinates::HalfPixel;
-                self.add(op::Resize { mode, size, coordinates, cubic_coefficient: None, layout }, &[x])
+                self.add(op::Resize { mode, size, coordinates, scale: Vec::new(), layout }, &[x])
             }
             _ => {
                 let channel_major = self.dice.chance(50);
