@@ -254,7 +254,7 @@ fn check_types(op: &Op, infos: &[Option<&ValueInfo>], messages: &mut Vec<String>
         Op::Input(_) | Op::Constant(_) | Op::Fill(_) | Op::Range(_) | Op::Dims(_) | Op::Foreign(_) => {}
         Op::Dropout(_) | Op::Cast(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => {}
         Op::Split(_) | Op::Unpack(_) | Op::Slice(_) | Op::Pad(_) | Op::Tile(_) | Op::Expand(_) | Op::Reverse(_) => {}
-        Op::SpaceToDepth(_) | Op::DepthToSpace(_) => {}
+        Op::SpaceToDepth(_) | Op::DepthToSpace(_) | Op::GridSample(_) => {}
     }
     if let Some(first) = same_from {
         let mut types = infos.iter().skip(first).flatten().map(|info| info.dtype);
@@ -364,7 +364,7 @@ fn check_attributes(op: &Op, infos: &[Option<&ValueInfo>], messages: &mut Vec<St
         // `infer` checks all there is.
         Op::Reshape(_) | Op::Transpose(_) | Op::Concat(_) | Op::Split(_) | Op::Pack(_) | Op::Unpack(_) => {}
         Op::Slice(_) | Op::Tile(_) | Op::Gather(_) | Op::GatherNd(_) | Op::OneHot(_) => {}
-        Op::SpaceToDepth(_) | Op::DepthToSpace(_) => {}
+        Op::SpaceToDepth(_) | Op::DepthToSpace(_) | Op::GridSample(_) => {}
     }
 }
 

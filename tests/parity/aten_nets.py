@@ -190,6 +190,18 @@ FUNCTIONS = {
     ),
     "fold": lambda x: F.fold(F.unfold(x, 3, padding=1, stride=2), (6, 8), 3, padding=1, stride=2),
     "fold_patches": lambda x: F.fold(F.unfold(x, (2, 4), stride=(2, 4)), (6, 8), (2, 4), stride=(2, 4)),
+    "sampled": lambda x: F.grid_sample(x, x[:, :2].permute(0, 2, 3, 1), align_corners=False),
+    "sampled_inside": lambda x: (
+        F.grid_sample(x, 2 * x[:, :2].mT.permute(0, 2, 3, 1), "bilinear", "border", align_corners=True)
+        + F.grid_sample(x, 2 * x[:, :2].mT.permute(0, 2, 3, 1), "nearest", "reflection", align_corners=False)
+    ),
+    "affine_grid": lambda x: F.grid_sample(
+        x, F.affine_grid(x[:, :2, :3, 0], [len(x), 4, 5, 7], align_corners=False), align_corners=False
+    ),
+    "bins": lambda x: (
+        torch.bucketize(x, torch.tensor([-0.5, 0.0, 1.0]))
+        + torch.searchsorted(torch.tensor([-0.3, 0.2]), x, right=True)
+    ),
     "area": lambda x: F.interpolate(x, (4, 3), mode="area"),
     "unfold": lambda x: F.unfold(x, 3, dilation=1, padding=1, stride=2),
     "windows": lambda x: x.unfold(3, 4, 2),

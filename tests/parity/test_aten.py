@@ -90,7 +90,8 @@ def test_exported_network(name, free, tmp_path):
 
 @pytest.mark.parametrize("name", nets.FUNCTIONS)
 def test_exported_function(name, tmp_path):
-    check(nets.Fn(nets.FUNCTIONS[name]), image(4, 6, 8), tmp_path, free=True)
+    # What `torch.export` fixes is freed again.
+    check(nets.Fn(nets.FUNCTIONS[name]), image(4, 6, 8), tmp_path, free=name != "affine_grid")
 
 
 def test_operators_without_translation_are_listed_at_once(tmp_path):

@@ -179,6 +179,7 @@ fn expression(b: &mut Builder<'_>, op: &Op) -> std::result::Result<(String, Expr
         Op::OneHot(op) => named("one_hot", s::one_hot(b, op)),
         Op::Reverse(op) => named("y", s::reverse(b, op)),
         Op::Resize(op) => named("resized", s::resize(b, op)),
+        Op::GridSample(_) => Err(b.problem("Keras has no operation that samples at computed places")),
         Op::SpaceToDepth(op) => named("y", s::space_to_depth(b, op)),
         Op::DepthToSpace(op) => named("y", s::depth_to_space(b, op)),
     }

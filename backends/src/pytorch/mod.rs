@@ -157,6 +157,7 @@ fn expression(b: &mut Builder<'_>, op: &Op) -> std::result::Result<(String, Expr
         Op::OneHot(op) => named("one_hot", s::one_hot(b, op)),
         Op::Reverse(op) => named("y", s::reverse(b, op)),
         Op::Resize(op) => named("resized", spatial::resize(b, op)),
+        Op::GridSample(op) => named("sampled", spatial::grid_sample(b, op)),
         Op::SpaceToDepth(op) => named("y", spatial::space_to_depth(b, op)),
         Op::DepthToSpace(op) => named("y", spatial::depth_to_space(b, op)),
     }

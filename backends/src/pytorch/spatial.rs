@@ -1,6 +1,6 @@
 //! Resampling in space: `F.interpolate`, pixel shuffle.
 
-use modelport_ir::op::{Coordinates, DepthToSpace, Resize, ResizeMode, SpaceToDepth};
+use modelport_ir::op::{Coordinates, DepthToSpace, GridSample, Outside, Resize, ResizeMode, SpaceToDepth};
 use modelport_ir::{Dim, Layout, Tensor};
 
 use super::build::{Builder, Built};
@@ -137,6 +137,26 @@ fn by_matrices(b: &mut Builder<'_>, op: &Resize, sizes: &[usize], mut x: Expr) -
         };
     }
     Ok(x)
+}
+
+/// `F.grid_sample`.
+pub fn grid_sample(b: &mut Builder<'_>, op: &GridSample) -> Built {
+    let (x, grid) = (b.tensor(0)?, b.tensor(1)?);
+    let text = |role: &str, text: &str| Expr::slot(role, Lit::Str(text.to_owned()));
+    let word = |role: &str, said: &str, default: &str| {
+        Arg::keyword(role, text(role, said), Some(Lit::Str(default.to_owned())))
+    };
+    let outside = match op.outside {
+        Outside::Zeros => "zeros",
+        Outside::Edge => "border",
+        Outside::Mirrored => "reflection",
+    };
+    let align = Arg::keyword("align_corners", Expr::slot("align_corners", Lit::Bool(op.align_corners)), None);
+    let mode = word("mode", if op.linear { "bilinear" } else { "nearest" }, "bilinear");
+    Ok(Expr::call(
+        "F.grid_sample",
+        vec![Arg::new(x), Arg::new(grid), mode, word("padding_mode", outside, "zeros"), align],
+    ))
 }
 
 /// `F.pixel_unshuffle`; its channels are ordered by channel first, TensorFlow's by place first.

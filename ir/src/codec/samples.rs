@@ -234,6 +234,11 @@ pub(crate) fn samples() -> Vec<Sample> {
     add(resize(ResizeMode::Nearest, 13, AlignCorners, Vec::new(), ChannelsFirst), vec![image_first()]);
     add(resize(ResizeMode::Linear, 16, HalfPixel, Vec::new(), ChannelsLast), vec![image()]);
     add(resize(ResizeMode::CatmullRom, 16, HalfPixel, vec![0.5; 2], ChannelsLast), vec![image()]);
+    let grid = data(["N", "6", "5", "2"]);
+    add(
+        GridSample { linear: true, outside: Outside::Mirrored, align_corners: false }.into(),
+        vec![image_first(), grid],
+    );
     add(SpaceToDepth { block: 2, channel_major: false, layout: ChannelsLast }.into(), vec![image()]);
     add(SpaceToDepth { block: 2, channel_major: true, layout: ChannelsFirst }.into(), vec![image_first()]);
     add(DepthToSpace { block: 1, channel_major: false, layout: ChannelsLast }.into(), vec![image()]);

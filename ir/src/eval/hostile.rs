@@ -4,10 +4,10 @@ use super::{Array, apply};
 use crate::layout::Layout;
 use crate::op::{
     AdaptivePool, ArgReduce, BatchNorm, Binary, Cast, Cell, Clip, Concat, Conv, ConvTranspose, Coordinates, CumSum,
-    Dense, DepthToSpace, Dims, Dropout, Einsum, Elu, Expand, Extreme, Fill, Gather, GatherNd, Gelu, GroupNorm,
-    InstanceNorm, L2Normalize, LayerNorm, LeakyRelu, LogSoftmax, Lrn, MatMul, OneHot, Op, PRelu, Pack, Pad, PadMode,
-    Pads, Pool, PoolKind, Range, Recurrent, Reduce, ReduceKind, Reshape, Resize, ResizeMode, Reverse, Select, Slice,
-    Softmax, SpaceToDepth, Split, Squeeze, Tile, TopK, Transpose, Unary, Unpack, Unsqueeze,
+    Dense, DepthToSpace, Dims, Dropout, Einsum, Elu, Expand, Extreme, Fill, Gather, GatherNd, Gelu, GridSample,
+    GroupNorm, InstanceNorm, L2Normalize, LayerNorm, LeakyRelu, LogSoftmax, Lrn, MatMul, OneHot, Op, Outside, PRelu,
+    Pack, Pad, PadMode, Pads, Pool, PoolKind, Range, Recurrent, Reduce, ReduceKind, Reshape, Resize, ResizeMode,
+    Reverse, Select, Slice, Softmax, SpaceToDepth, Split, Squeeze, Tile, TopK, Transpose, Unary, Unpack, Unsqueeze,
 };
 use crate::shape::{Dim, Shape};
 use crate::tensor::DType;
@@ -127,7 +127,7 @@ impl Random {
                 Pool { kind, kernel, strides, pads, dilations, ceil_mode: flag, count_include_pad: flag, layout }.into()
             }
             14 => AdaptivePool { kind, output_size: strides, layout }.into(),
-            15 | 55..60 => BatchNorm { epsilon, momentum: None, layout }.into(),
+            15 | 57..60 => BatchNorm { epsilon, momentum: None, layout }.into(),
             16 => LayerNorm { axes: strides, epsilon }.into(),
             17 => InstanceNorm { epsilon, layout }.into(),
             18 => GroupNorm { groups, epsilon, layout }.into(),
@@ -189,6 +189,10 @@ impl Random {
                 let places = [Coordinates::Asymmetric, Coordinates::HalfPixel, Coordinates::AlignCorners];
                 let coordinates = self.pick(&places);
                 Resize { mode, size: strides, coordinates, scale: vec![f64::from(epsilon)], layout }.into()
+            }
+            55 | 56 => {
+                let outside = self.pick(&[Outside::Zeros, Outside::Edge, Outside::Mirrored]);
+                GridSample { linear: flag, outside, align_corners: axis == 0 }.into()
             }
             _ => match flag {
                 true => SpaceToDepth { block, channel_major: axis == 0, layout }.into(),

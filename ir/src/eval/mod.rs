@@ -18,6 +18,7 @@ mod pool;
 mod recurrent;
 mod reduce;
 mod run;
+mod sample;
 mod shape;
 mod spatial;
 #[cfg(test)]
@@ -206,6 +207,7 @@ fn compute(op: &Op, inputs: &[Option<&Array>], shapes: &[Vec<usize>]) -> Result<
         Op::OneHot(op) => shape::one_hot(op, x()?),
         Op::Reverse(op) => shape::reverse(op, x()?),
         Op::Resize(op) => spatial::resize(op, x()?, shape),
+        Op::GridSample(op) => sample::grid_sample(op, x()?, at(inputs, 1)?),
         Op::SpaceToDepth(op) => spatial::space_to_depth(op.block, op.channel_major, op.layout, x()?),
         Op::DepthToSpace(op) => spatial::depth_to_space(op.block, op.channel_major, op.layout, x()?),
     };

@@ -101,7 +101,9 @@ impl<'a> View<'a> {
         let whole = || !roles.iter().any(Role::is_flat);
         match self.op {
             Op::Constant(_) | Op::Foreign(_) | Op::Range(_) | Op::Dims(_) => None,
-            Op::Dense(_) | Op::MatMul(_) | Op::Einsum(_) | Op::Recurrent(_) | Op::GatherNd(_) => None,
+            Op::Dense(_) | Op::MatMul(_) | Op::Einsum(_) | Op::Recurrent(_) | Op::GatherNd(_) | Op::GridSample(_) => {
+                None
+            }
             Op::Fill(_) => self.all(roles),
             Op::Input(_) => whole().then(|| self.all(roles)).flatten(),
             Op::Unary(_) | Op::LeakyRelu(_) | Op::Elu(_) | Op::Gelu(_) | Op::Clip(_) | Op::Cast(_) | Op::Dropout(_) => {

@@ -20,6 +20,7 @@ pub mod pool;
 pub mod recurrent;
 pub mod reduce;
 pub mod resize;
+pub mod sample;
 pub mod shape;
 pub mod spatial;
 
@@ -35,6 +36,7 @@ pub use pool::{AdaptivePool, Pool, PoolKind};
 pub use recurrent::{Cell, Recurrent};
 pub use reduce::{ArgReduce, Extreme, Reduce, ReduceKind, TopK};
 pub use resize::{Coordinates, Resize, ResizeMode};
+pub use sample::{GridSample, Outside};
 pub use shape::{
     Concat, Expand, Gather, GatherNd, OneHot, Pack, Pad, PadMode, Reshape, Reverse, Slice, Split, Squeeze, Tile,
     Transpose, Unpack, Unsqueeze,
@@ -121,7 +123,7 @@ ops! {
     Reduce, ArgReduce, TopK,
     Reshape, Transpose, Squeeze, Unsqueeze, Concat, Split, Pack, Unpack, Slice, Pad, Tile, Expand, Gather, GatherNd,
     OneHot, Reverse,
-    Resize, SpaceToDepth, DepthToSpace,
+    Resize, GridSample, SpaceToDepth, DepthToSpace,
 }
 
 impl Op {

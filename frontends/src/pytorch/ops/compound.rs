@@ -10,6 +10,10 @@ use crate::pytorch::arg::Arg;
 const TWO: &str = "self other";
 
 pub const OPS: &[Entry] = &[
+    op("bucketize", "self boundaries out_int32=False right=False", |call| bins(call, "self", "boundaries")),
+    op("searchsorted", "sorted_sequence self out_int32=False right=False side=None sorter=None", |call| {
+        bins(call, "self", "sorted_sequence")
+    }),
     op("cosine_similarity", "x1 x2 dim=1 eps=1e-8", cosine_similarity),
     op("pairwise_distance", "x1 x2 p=2 eps=1e-6 keepdim=False", pairwise_distance),
     op("cdist", "x1 x2 p=2 compute_mode=None", distances),
@@ -436,4 +440,16 @@ fn simple_cell(call: &mut Call, function: &str) -> Result<Arg> {
     let (input, hidden) = gates(call, state)?;
     let sum = call.call("add", &[input, hidden])?;
     call.call(function, &[sum])
+}
+/// How many bounds are smaller (or, on the right, not larger): the bin that an element falls into.
+fn bins(call: &mut Call, x: &str, bounds: &str) -> Result<Arg> {
+    let rank = call.shape(bounds)?.rank();
+    if rank != 1 || !call.arg("sorter").is_none() {
+        return Err(call.fail(format!("bounds of rank {rank}, expected one sorted list of them")));
+    }
+    let right = call.bool("right")? || matches!(call.arg("side"), Arg::Str(side) if &*side == "right");
+    let x = call.call("unsqueeze", &[call.arg(x), Arg::from(-1i64)])?;
+    let above = call.call(if right { "ge" } else { "gt" }, &[x, call.arg(bounds)])?;
+    let dtype = if call.bool("out_int32")? { 3i64 } else { 4 };
+    call.lower.call("sum", &[above, Arg::List(vec![Arg::from(-1i64)])], &[("dtype", Arg::from(dtype))])
 }

@@ -14,6 +14,7 @@ mod pool;
 mod recurrent;
 mod reduce;
 mod resize;
+mod sample;
 mod schema;
 mod shape;
 
@@ -61,6 +62,7 @@ const FAMILIES: &[Family] = &[
     indexing::OPS,
     create::OPS,
     resize::OPS,
+    sample::OPS,
     attention::OPS,
     recurrent::OPS,
     compound::OPS,

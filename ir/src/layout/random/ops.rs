@@ -445,7 +445,7 @@ impl Maker {
         let x = self.value();
         let (rank, axis) = (self.rank(x), self.dice.below(self.rank(x)));
         let n = self.known(x, axis)?;
-        match self.dice.below(4) {
+        match self.dice.below(5) {
             0..=1 => {
                 let shape = self.dice.pick(&[vec![], vec![2], vec![2, 2]]);
                 let indices = self.indices(&shape, n);
@@ -455,6 +455,14 @@ impl Maker {
                 let all: Option<Vec<usize>> = (0..2).map(|axis| self.known(x, axis)).collect();
                 let indices = self.indices(&[3, 2], all?.into_iter().min()?);
                 self.add(op::GatherNd {}, &[x, indices])
+            }
+            3 if (4..=5).contains(&rank) => {
+                let mut shape = vec![2; rank];
+                *shape.first_mut()? = self.known(x, 0)?;
+                *shape.last_mut()? = rank - 2;
+                let grid = self.weight(&shape);
+                let (linear, align_corners) = (self.dice.chance(50), self.dice.chance(50));
+                self.add(op::GridSample { linear, outside: op::Outside::Mirrored, align_corners }, &[x, grid])
             }
             _ => {
                 let table = self.weight(&[n, 3]);
