@@ -2,7 +2,7 @@
 
 use modelport_ir::{Graph, Layout, Port};
 
-use crate::python::WIDTH;
+use crate::python::{Namer, WIDTH, snake_case};
 
 /// The lines of the docstring. `title` is the network's name in the code, `inputs` are those of its arguments,
 /// `layout` is the target's, and `usage` is what makes the network and calls it.
@@ -12,7 +12,7 @@ pub fn docstring(graph: &Graph, title: &str, inputs: &[String], layout: Layout, 
         let name = inputs.get(i).cloned().unwrap_or_else(|| last(port));
         ("Input", name, port)
     });
-    let outputs = graph.outputs.iter().map(|port| ("Output", last(port), port));
+    let outputs = output_names(graph).into_iter().zip(&graph.outputs).map(|(name, port)| ("Output", name, port));
     let rows: Vec<[String; 4]> = inputs
         .chain(outputs)
         .map(|(kind, name, port)| {
@@ -38,12 +38,42 @@ pub fn docstring(graph: &Graph, title: &str, inputs: &[String], layout: Layout, 
     lines.into_iter().map(|line| line.replace('\\', "\\\\").replace("\"\"\"", "'''")).collect()
 }
 
-/// The names of so many results: `y`, or `y1, y2`.
-pub fn results(count: usize) -> String {
-    match count {
+/// What the results of a call are called: `y`, or the outputs' names.
+pub fn results(graph: &Graph) -> String {
+    match graph.outputs.len() {
         1 => "y".to_owned(),
-        _ => (1..=count).map(|i| format!("y{i}")).collect::<Vec<_>>().join(", "),
+        _ => {
+            let mut namer = Namer::default();
+            output_names(graph).iter().map(|name| namer.take(&snake_case(name))).collect::<Vec<_>>().join(", ")
+        }
     }
+}
+
+/// The last word of every output's name that says something, and differs from the others' where any does.
+fn output_names(graph: &Graph) -> Vec<String> {
+    let paths: Vec<Vec<&str>> = graph.outputs.iter().map(|port| port.name.split('/').collect()).collect();
+    let said = |path: &[&str]| (1..path.len()).rev().find(|&at| !is_operator(path[at])).unwrap_or(0);
+    let name = |path: &Vec<&str>| {
+        let own = path[said(path)];
+        let others = || paths.iter().filter(|other| *other != path);
+        if others().all(|other| other[said(other)] != own) {
+            return own.to_owned();
+        }
+        let differs = |at: &usize| others().all(|other| other.get(*at) != path.get(*at));
+        (0..path.len()).rev().find(differs).map_or(own, |at| path[at]).to_owned()
+    };
+    paths.iter().map(name).collect()
+}
+
+/// Whether a name only says which operator it is: `BiasAdd`, `SpatialSqueeze`, `Reshape_1`.
+fn is_operator(name: &str) -> bool {
+    const OPERATORS: &[&str] = &[
+        "Add", "AddV2", "BiasAdd", "Conv2D", "Identity", "MatMul", "Mean", "Mul", "Relu", "Reshape", "Sigmoid",
+        "Softmax", "Squeeze", "Tanh",
+    ];
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let stem = stem.strip_suffix('_').unwrap_or(name);
+    stem == "add" || OPERATORS.iter().any(|operator| stem.ends_with(operator))
 }
 
 /// "TensorFlow: x.meta" → "TensorFlow (x.meta)"; of a recognised state dict the reasons are left out.

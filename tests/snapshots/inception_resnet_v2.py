@@ -1,7 +1,7 @@
 """InceptionResnetV2, converted from TensorFlow (model.ckpt.meta).
 
-Input    x        float32 [N, 3, 107, 107]  source: input, NHWC
-Output   BiasAdd  float32 [N, 17]           source: InceptionResnetV2/Logits/Logits/BiasAdd
+Input    x       float32 [N, 3, 107, 107]  source: input, NHWC
+Output   Logits  float32 [N, 17]           source: InceptionResnetV2/Logits/Logits/BiasAdd
 
     model = load("model.pth")  # in eval mode
     y = model(images)

@@ -1,11 +1,11 @@
 """InceptionResnetV2, converted from TensorFlow (model.ckpt.meta).
 
-Input    x        float32 [N, 3, 107, 107]  source: input, NHWC
-Output   BiasAdd  float32 [N, 17]           source: InceptionResnetV2/Logits/Logits/BiasAdd
-Output   BiasAdd  float32 [N, 17]           source: InceptionResnetV2/AuxLogits/Logits/BiasAdd
+Input    x          float32 [N, 3, 107, 107]  source: input, NHWC
+Output   Logits     float32 [N, 17]           source: InceptionResnetV2/Logits/Logits/BiasAdd
+Output   AuxLogits  float32 [N, 17]           source: InceptionResnetV2/AuxLogits/Logits/BiasAdd
 
     model = load("model.pth")  # in eval mode
-    y1, y2 = model(images)
+    logits, aux_logits = model(images)
 """
 
 import torch

@@ -1,11 +1,11 @@
 """InceptionV3, converted from TensorFlow (model.ckpt.meta).
 
-Input    x               float32 [N, 3, 107, 107]  source: input, NHWC
-Output   SpatialSqueeze  float32 [N, 17]           source: InceptionV3/Logits/SpatialSqueeze
-Output   SpatialSqueeze  float32 [N, 17]           source: InceptionV3/AuxLogits/SpatialSqueeze
+Input    x          float32 [N, 3, 107, 107]  source: input, NHWC
+Output   Logits     float32 [N, 17]           source: InceptionV3/Logits/SpatialSqueeze
+Output   AuxLogits  float32 [N, 17]           source: InceptionV3/AuxLogits/SpatialSqueeze
 
     model = load("model.pth")  # in eval mode
-    y1, y2 = model(images)
+    logits, aux_logits = model(images)
 """
 
 import torch
@@ -24,21 +24,21 @@ class ConvBNReLU(nn.Module):
 
 
 class Branch1(nn.Module):
-    """Branch_1."""
+    """Mixed_7b/Branch_1, Mixed_7c/Branch_1."""
 
     def __init__(self, in_channels):
         super().__init__()
         self.Conv2d_0a_1x1 = ConvBNReLU(in_channels, 30, 1)
         self.Conv2d_0b_1x3 = ConvBNReLU(30, 30, (1, 3), padding=(0, 1))
-        self.conv1 = ConvBNReLU(30, 30, (3, 1), padding=(1, 0))
+        self.Conv2d_3x1 = ConvBNReLU(30, 30, (3, 1), padding=(1, 0))  # Conv2d_0b_3x1, Conv2d_0c_3x1
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.Conv2d_0a_1x1(x)
-        return torch.cat([self.Conv2d_0b_1x3(x), self.conv1(x)], dim=1)
+        return torch.cat([self.Conv2d_0b_1x3(x), self.Conv2d_3x1(x)], dim=1)
 
 
 class Branch2(nn.Module):
-    """Branch_2."""
+    """Mixed_7b/Branch_2, Mixed_7c/Branch_2."""
 
     def __init__(self, in_channels):
         super().__init__()

@@ -1,11 +1,11 @@
 """Model, converted from TensorFlow (model.ckpt.meta).
 
 Input    x              float32 [N, 9, 7, 3]  source: input
-Output   BiasAdd        float32 [N, 10]       source: logits/BiasAdd
+Output   logits         float32 [N, 10]       source: logits/BiasAdd
 Output   probabilities  float32 [N, 10]
 
     model = load("model.pth")  # in eval mode
-    y1, y2 = model(images)
+    logits, probabilities = model(images)
 """
 
 import torch

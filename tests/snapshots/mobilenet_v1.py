@@ -1,7 +1,7 @@
 """MobilenetV1, converted from TensorFlow (model.ckpt.meta).
 
-Input    x               float32 [N, 3, 96, 96]  source: input, NHWC
-Output   SpatialSqueeze  float32 [N, 17]         source: MobilenetV1/Logits/SpatialSqueeze
+Input    x       float32 [N, 3, 96, 96]  source: input, NHWC
+Output   Logits  float32 [N, 17]         source: MobilenetV1/Logits/SpatialSqueeze
 
     model = load("model.pth")  # in eval mode
     y = model(images)

@@ -5,7 +5,7 @@ Output   logits         float32 [N, 17]         source: MobilenetV2/Logits/logit
 Output   probabilities  float32 [N, 17]
 
     model = load("model.pth")  # in eval mode
-    y1, y2 = model(images)
+    logits, probabilities = model(images)
 """
 
 import torch

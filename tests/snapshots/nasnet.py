@@ -44,22 +44,23 @@ class Reduction(nn.Module):
         return self.final_path_bn(torch.cat([self.path1_conv(F.avg_pool2d(x, 1, stride=2)), path2_conv], dim=1))
 
 
-class SeparableConv2(nn.Module):
-    """left, right."""
+class SeparableConvBlock(nn.Module):
+    """25 blocks from cell_0/comb_iter_0/left to cell_2/comb_iter_4/left."""
 
     def __init__(self, in_channels, kernel_size, pad=None, stride=1):
         super().__init__()
-        self.conv1 = SeparableConv(in_channels, kernel_size, pad=pad, stride=stride)
-        self.bn1 = nn.BatchNorm2d(in_channels, eps=0.001)
-        self.conv2 = SeparableConv(in_channels, kernel_size)
-        self.bn2 = nn.BatchNorm2d(in_channels, eps=0.001)
+        # separable_5x5_1, separable_3x3_1, separable_7x7_1
+        self.separable_1 = SeparableConv(in_channels, kernel_size, pad=pad, stride=stride)
+        self.bn_sep_1 = nn.BatchNorm2d(in_channels, eps=0.001)  # bn_sep_5x5_1, bn_sep_3x3_1, bn_sep_7x7_1
+        self.separable_2 = SeparableConv(in_channels, kernel_size)  # separable_5x5_2, separable_3x3_2, separable_7x7_2
+        self.bn_sep_2 = nn.BatchNorm2d(in_channels, eps=0.001)  # bn_sep_5x5_2, bn_sep_3x3_2, bn_sep_7x7_2
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(F.relu(x))))))
+        return self.bn_sep_2(self.separable_2(F.relu(self.bn_sep_1(self.separable_1(F.relu(x))))))
 
 
 class CombIter(nn.Module):
-    """comb_iter_0, comb_iter_1, comb_iter_4, comb_iter_2."""
+    """17 blocks from cell_0/comb_iter_0 to cell_2/comb_iter_4."""
 
     def __init__(self, left, right=None):
         super().__init__()
@@ -79,9 +80,9 @@ class Cell0(nn.Module):
         self.beginning_bn = nn.BatchNorm2d(8, eps=0.001)
         self.prev_1x1 = nn.Conv2d(4, 8, 1, bias=False)
         self.prev_1x1_bn = nn.BatchNorm2d(8, eps=0.001)
-        self.comb_iter_0 = CombIter(SeparableConv2(8, 5), right=SeparableConv2(8, 3))
-        self.comb_iter_1 = CombIter(SeparableConv2(8, 5), right=SeparableConv2(8, 3))
-        self.comb_iter_4 = CombIter(SeparableConv2(8, 3))
+        self.comb_iter_0 = CombIter(SeparableConvBlock(8, 5), right=SeparableConvBlock(8, 3))
+        self.comb_iter_1 = CombIter(SeparableConvBlock(8, 5), right=SeparableConvBlock(8, 3))
+        self.comb_iter_4 = CombIter(SeparableConvBlock(8, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x)
@@ -106,15 +107,16 @@ class ReductionCell0(nn.Module):
         self.prev_1x1_bn = nn.BatchNorm2d(16, eps=0.001)
         self.comb_iter_2 = CombIter(
             nn.AvgPool2d(3, stride=2, ceil_mode=True, count_include_pad=False),
-            right=SeparableConv2(16, 5, pad=(1, 2, 1, 2), stride=2),
+            right=SeparableConvBlock(16, 5, pad=(1, 2, 1, 2), stride=2),
         )
         self.comb_iter_1 = CombIter(
-            nn.MaxPool2d(3, stride=2, ceil_mode=True), right=SeparableConv2(16, 7, pad=(2, 3, 2, 3), stride=2)
+            nn.MaxPool2d(3, stride=2, ceil_mode=True), right=SeparableConvBlock(16, 7, pad=(2, 3, 2, 3), stride=2)
         )
         self.comb_iter_0 = CombIter(
-            SeparableConv2(16, 5, pad=(1, 2, 1, 2), stride=2), right=SeparableConv2(16, 7, pad=(2, 3, 2, 3), stride=2)
+            SeparableConvBlock(16, 5, pad=(1, 2, 1, 2), stride=2),
+            right=SeparableConvBlock(16, 7, pad=(2, 3, 2, 3), stride=2),
         )
-        self.comb_iter_4 = CombIter(SeparableConv2(16, 3), right=nn.MaxPool2d(3, stride=2, ceil_mode=True))
+        self.comb_iter_4 = CombIter(SeparableConvBlock(16, 3), right=nn.MaxPool2d(3, stride=2, ceil_mode=True))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x = self.beginning_bn(self.beginning(F.relu(x)))
@@ -136,11 +138,11 @@ class ReductionCell1(nn.Module):
         self.prev_1x1 = nn.Conv2d(48, 32, 1, bias=False)
         self.prev_1x1_bn = nn.BatchNorm2d(32, eps=0.001)
         self.comb_iter_2 = CombIter(
-            nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False), right=SeparableConv2(32, 5, stride=2)
+            nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False), right=SeparableConvBlock(32, 5, stride=2)
         )
-        self.comb_iter_1 = CombIter(nn.MaxPool2d(3, stride=2, padding=1), right=SeparableConv2(32, 7, stride=2))
-        self.comb_iter_0 = CombIter(SeparableConv2(32, 5, stride=2), right=SeparableConv2(32, 7, stride=2))
-        self.comb_iter_4 = CombIter(SeparableConv2(32, 3), right=nn.MaxPool2d(3, stride=2, padding=1))
+        self.comb_iter_1 = CombIter(nn.MaxPool2d(3, stride=2, padding=1), right=SeparableConvBlock(32, 7, stride=2))
+        self.comb_iter_0 = CombIter(SeparableConvBlock(32, 5, stride=2), right=SeparableConvBlock(32, 7, stride=2))
+        self.comb_iter_4 = CombIter(SeparableConvBlock(32, 3), right=nn.MaxPool2d(3, stride=2, padding=1))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x = self.beginning_bn(self.beginning(F.relu(x)))
@@ -160,9 +162,13 @@ class Cell(nn.Module):
         self.beginning = nn.Conv2d(in_channels, in_channels // 3, 1, bias=False)
         self.beginning_bn = nn.BatchNorm2d(in_channels // 3, eps=0.001)
         self.reduction = Reduction(reduction_channels, in_channels // 6)
-        self.comb_iter_0 = CombIter(SeparableConv2(in_channels // 3, 5), right=SeparableConv2(in_channels // 3, 3))
-        self.comb_iter_1 = CombIter(SeparableConv2(in_channels // 3, 5), right=SeparableConv2(in_channels // 3, 3))
-        self.comb_iter_4 = CombIter(SeparableConv2(in_channels // 3, 3))
+        self.comb_iter_0 = CombIter(
+            SeparableConvBlock(in_channels // 3, 5), right=SeparableConvBlock(in_channels // 3, 3)
+        )
+        self.comb_iter_1 = CombIter(
+            SeparableConvBlock(in_channels // 3, 5), right=SeparableConvBlock(in_channels // 3, 3)
+        )
+        self.comb_iter_4 = CombIter(SeparableConvBlock(in_channels // 3, 3))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x = self.beginning_bn(self.beginning(F.relu(x)))

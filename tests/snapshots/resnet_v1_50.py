@@ -1,4 +1,4 @@
-"""ResnetV150, converted from TensorFlow (model.ckpt.meta).
+"""ResnetV1_50, converted from TensorFlow (model.ckpt.meta).
 
 Input    x             float32 [N, 3, 97, 97]  source: input, NHWC
 Output   MMdnn_Output  float32 [N, 17, 1, 1]   source: NHWC
@@ -33,7 +33,7 @@ class ConvBN(nn.Module):
 
 
 class BottleneckV1(nn.Module):
-    """unit_1, unit_2, unit_3, unit_4, unit_5, unit_6."""
+    """16 blocks from block1/unit_1 to block4/unit_3."""
 
     def __init__(self, in_channels, mid_channels, shortcut=None, stride=1):
         super().__init__()
@@ -46,7 +46,7 @@ class BottleneckV1(nn.Module):
         return F.relu(self.shortcut(x) + self.conv3(self.conv2(self.conv1(x))))
 
 
-class ResnetV150(nn.Module):
+class ResnetV1_50(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv1 = ConvBNReLU(3, 64, 7, stride=2)
@@ -76,9 +76,9 @@ class ResnetV150(nn.Module):
         return self.logits(self.block4(x).mean((2, 3), keepdim=True))
 
 
-def load(weights: str = "model.pth", device: str = "cpu") -> ResnetV150:
+def load(weights: str = "model.pth", device: str = "cpu") -> ResnetV1_50:
     """The network with its weights (.pth, .safetensors or .npy), in eval mode."""
-    model = ResnetV150()
+    model = ResnetV1_50()
     if weights.endswith(".npy"):
         import numpy as np
 

@@ -1,4 +1,4 @@
-"""ResnetV2152, converted from TensorFlow (model.ckpt.meta).
+"""ResnetV2_152, converted from TensorFlow (model.ckpt.meta).
 
 Input    x             float32 [N, 3, 97, 97]  source: input, NHWC
 Output   MMdnn_Output  float32 [N, 17]
@@ -31,8 +31,8 @@ class ConvBNReLU(nn.Module):
         return F.relu(self.bn(self.conv(x)))
 
 
-class BottleneckV2(nn.Module):
-    """unit_1."""
+class ProjectionBottleneckV2(nn.Module):
+    """block1/unit_1, block2/unit_1, block3/unit_1, block4/unit_1."""
 
     def __init__(self, in_channels, out_channels):
         super().__init__()
@@ -47,7 +47,9 @@ class BottleneckV2(nn.Module):
         return self.shortcut(x) + self.conv3(self.conv2(self.conv1(x)))
 
 
-class BottleneckV2_2(nn.Module):
+class BottleneckV2(nn.Module):
+    """46 blocks from block1/unit_2 to block4/unit_3."""
+
     def __init__(self, in_channels, stride=1):
         super().__init__()
         self.shortcut = nn.MaxPool2d(1, stride=stride) if stride != 1 else nn.Identity()
@@ -60,18 +62,18 @@ class BottleneckV2_2(nn.Module):
         return self.shortcut(x) + self.conv3(self.conv2(self.conv1(self.preact(x))))
 
 
-class ResnetV2152(nn.Module):
+class ResnetV2_152(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3)
-        self.block1 = nn.Sequential(BottleneckV2(64, 8), BottleneckV2_2(8), BottleneckV2_2(8, stride=2))
+        self.block1 = nn.Sequential(ProjectionBottleneckV2(64, 8), BottleneckV2(8), BottleneckV2(8, stride=2))
         self.block2 = nn.Sequential(
-            BottleneckV2(8, 16), *[BottleneckV2_2(16) for _ in range(6)], BottleneckV2_2(16, stride=2)
+            ProjectionBottleneckV2(8, 16), *[BottleneckV2(16) for _ in range(6)], BottleneckV2(16, stride=2)
         )
         self.block3 = nn.Sequential(
-            BottleneckV2(16, 32), *[BottleneckV2_2(32) for _ in range(34)], BottleneckV2_2(32, stride=2)
+            ProjectionBottleneckV2(16, 32), *[BottleneckV2(32) for _ in range(34)], BottleneckV2(32, stride=2)
         )
-        self.block4 = nn.Sequential(BottleneckV2(32, 64), BottleneckV2_2(64), BottleneckV2_2(64))
+        self.block4 = nn.Sequential(ProjectionBottleneckV2(32, 64), BottleneckV2(64), BottleneckV2(64))
         self.postnorm = BNReLU(64)
         self.logits = nn.Conv2d(64, 17, 1)
 
@@ -80,9 +82,9 @@ class ResnetV2152(nn.Module):
         return self.logits(self.postnorm(self.block4(x)).mean((2, 3), keepdim=True)).flatten(1)
 
 
-def load(weights: str = "model.pth", device: str = "cpu") -> ResnetV2152:
+def load(weights: str = "model.pth", device: str = "cpu") -> ResnetV2_152:
     """The network with its weights (.pth, .safetensors or .npy), in eval mode."""
-    model = ResnetV2152()
+    model = ResnetV2_152()
     if weights.endswith(".npy"):
         import numpy as np
 

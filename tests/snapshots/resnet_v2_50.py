@@ -1,4 +1,4 @@
-"""ResnetV250, converted from TensorFlow (model.ckpt.meta).
+"""ResnetV2_50, converted from TensorFlow (model.ckpt.meta).
 
 Input    x             float32 [N, 3, 97, 97]  source: input, NHWC
 Output   MMdnn_Output  float32 [N, 17]
@@ -31,8 +31,8 @@ class ConvBNReLU(nn.Module):
         return F.relu(self.bn(self.conv(x)))
 
 
-class BottleneckV2(nn.Module):
-    """unit_1."""
+class ProjectionBottleneckV2(nn.Module):
+    """block1/unit_1, block2/unit_1, block3/unit_1, block4/unit_1."""
 
     def __init__(self, in_channels, out_channels):
         super().__init__()
@@ -47,8 +47,8 @@ class BottleneckV2(nn.Module):
         return self.shortcut(x) + self.conv3(self.conv2(self.conv1(x)))
 
 
-class BottleneckV2_2(nn.Module):
-    """unit_2, unit_3, unit_4, unit_5, unit_6."""
+class BottleneckV2(nn.Module):
+    """12 blocks from block1/unit_2 to block4/unit_3."""
 
     def __init__(self, in_channels, stride=1):
         super().__init__()
@@ -62,18 +62,18 @@ class BottleneckV2_2(nn.Module):
         return self.shortcut(x) + self.conv3(self.conv2(self.conv1(self.preact(x))))
 
 
-class ResnetV250(nn.Module):
+class ResnetV2_50(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3)
-        self.block1 = nn.Sequential(BottleneckV2(64, 16), BottleneckV2_2(16), BottleneckV2_2(16, stride=2))
+        self.block1 = nn.Sequential(ProjectionBottleneckV2(64, 16), BottleneckV2(16), BottleneckV2(16, stride=2))
         self.block2 = nn.Sequential(
-            BottleneckV2(16, 32), BottleneckV2_2(32), BottleneckV2_2(32), BottleneckV2_2(32, stride=2)
+            ProjectionBottleneckV2(16, 32), BottleneckV2(32), BottleneckV2(32), BottleneckV2(32, stride=2)
         )
         self.block3 = nn.Sequential(
-            BottleneckV2(32, 64), *[BottleneckV2_2(64) for _ in range(4)], BottleneckV2_2(64, stride=2)
+            ProjectionBottleneckV2(32, 64), *[BottleneckV2(64) for _ in range(4)], BottleneckV2(64, stride=2)
         )
-        self.block4 = nn.Sequential(BottleneckV2(64, 128), BottleneckV2_2(128), BottleneckV2_2(128))
+        self.block4 = nn.Sequential(ProjectionBottleneckV2(64, 128), BottleneckV2(128), BottleneckV2(128))
         self.postnorm = BNReLU(128)
         self.logits = nn.Conv2d(128, 17, 1)
 
@@ -82,9 +82,9 @@ class ResnetV250(nn.Module):
         return self.logits(self.postnorm(self.block4(x)).mean((2, 3), keepdim=True)).flatten(1)
 
 
-def load(weights: str = "model.pth", device: str = "cpu") -> ResnetV250:
+def load(weights: str = "model.pth", device: str = "cpu") -> ResnetV2_50:
     """The network with its weights (.pth, .safetensors or .npy), in eval mode."""
-    model = ResnetV250()
+    model = ResnetV2_50()
     if weights.endswith(".npy"):
         import numpy as np
 

@@ -22,7 +22,7 @@ class ConvReLU(nn.Module):
 
 
 class Fire(nn.Module):
-    """3, 4, 6, 7, 9, 10, 11, 12."""
+    """8 blocks from features/3 to features/12."""
 
     def __init__(self, in_channels, mid_channels):
         super().__init__()
@@ -40,7 +40,7 @@ class Classifier(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.layer1 = ConvReLU(128, 17, 1)
+        self.layer1 = ConvReLU(128, 17, 1)  # 1
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer1(x).mean((2, 3))

@@ -5,7 +5,7 @@ Output   scores       float32 [N, 4]  source: output/scores
 Output   predictions  int64 [N]
 
     model = load("model.pth")  # in eval mode
-    y1, y2 = model(x)
+    scores, predictions = model(x)
 """
 
 import torch

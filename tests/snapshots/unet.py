@@ -1,11 +1,11 @@
 """Model, converted from TensorFlow (model.ckpt.meta).
 
 Input    x           float32 [N, 3, 40, 56]  source: image, NHWC
-Output   BiasAdd     float32 [N, 2, 40, 56]  source: mask/BiasAdd, NHWC
+Output   mask        float32 [N, 2, 40, 56]  source: mask/BiasAdd, NHWC
 Output   coarse_map  float32 [N, 5, 10, 14]  source: NHWC
 
     model = load("model.pth")  # in eval mode
-    y1, y2 = model(images)
+    mask, coarse_map = model(images)
 """
 
 import torch

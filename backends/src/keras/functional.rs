@@ -1,7 +1,7 @@
 //! From classes to functions: what a class keeps is made where it is called, with a name; chains become statements,
 //! runs of equal calls become loops.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use modelport_ir::{NodeId, Value};
 
@@ -38,6 +38,8 @@ pub struct Function {
     pub name: String,
     /// The scopes that it builds, where there are few.
     pub scopes: Vec<String>,
+    /// Names of layers that do not show which scopes of the source they are, as they are written, and these.
+    pub notes: BTreeMap<String, String>,
     /// What enters and leaves it, where that is the same for all of them.
     pub shapes: String,
     /// Tensors that it takes.
@@ -216,6 +218,9 @@ impl<'a> Flat<'a> {
         Function {
             name: self.names.get(&self.class.name).cloned().unwrap_or_default(),
             scopes: self.class.scopes.clone(),
+            notes: (self.class.notes.iter())
+                .map(|(name, note)| (self.own_name(&self.legal(name)).to_string(), note.clone()))
+                .collect(),
             shapes: self.class.shapes.clone(),
             inputs: body.args,
             args: self.class.args.clone(),

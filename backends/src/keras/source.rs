@@ -9,7 +9,7 @@ use super::pooling::AVERAGE_POOL;
 use super::trace::input_name;
 use super::version2;
 use crate::docstring::results;
-use crate::python::{Expr, Lit, comment, signature, statement};
+use crate::python::{Expr, Lit, comment, noted, signature, statement};
 
 const TEMPLATE: &str = include_str!("../../../templates/keras.py.tera");
 /// More scopes than this are not listed in a function's docstring.
@@ -100,7 +100,7 @@ fn docstring(graph: &Graph, functions: &[Function], options: &Options) -> Vec<St
     let args = if inputs.len() == 1 { inputs.join("") } else { format!("[{}]", inputs.join(", ")) };
     let usage = [
         format!("model = load({})", Lit::Str(options.weights_file.clone())),
-        format!("{} = model({args})  # training=True for batches to train on", results(graph.outputs.len())),
+        format!("{} = model({args})  # training=True for batches to train on", results(graph)),
     ];
     crate::docstring::docstring(graph, title, &inputs, Layout::ChannelsLast, &usage)
 }
@@ -108,6 +108,15 @@ fn docstring(graph: &Graph, functions: &[Function], options: &Options) -> Vec<St
 fn body(function: &Function, version: u8) -> Vec<String> {
     let said = |expr: &Expr| if version == 2 { version2::expression(expr) } else { expr.clone() };
     let mut lines = Vec::new();
+    let note = |expr: &Expr| {
+        let mut note = None;
+        expr.visit(&mut |part| {
+            if let Expr::Name(name) = part {
+                note = note.or(function.notes.get(name));
+            }
+        });
+        note
+    };
     for item in &function.statements {
         match item {
             // What is only done under a condition.
@@ -116,7 +125,8 @@ fn body(function: &Function, version: u8) -> Vec<String> {
                 lines.extend(statement(8, &format!("{} = ", targets.join(", ")), &said(some)));
             }
             Statement::Assign(targets, expr) => {
-                lines.extend(statement(4, &format!("{} = ", targets.join(", ")), &said(expr)));
+                let assigned = statement(4, &format!("{} = ", targets.join(", ")), &said(expr));
+                lines.extend(noted(assigned, note(expr)));
             }
             Statement::Loop { start, end, target, call } => {
                 let range = if *start == 0 { end.to_string() } else { format!("{start}, {end}") };
@@ -144,7 +154,7 @@ fn text(function: &Function, version: u8) -> Vec<String> {
     lines.extend(signature(0, &function.name, &args, ""));
     let scopes = if function.scopes.len() <= LISTED { function.scopes.join(", ") } else { String::new() };
     let said = [scopes.as_str(), function.shapes.as_str()].into_iter().filter(|part| !part.is_empty());
-    let doc = said.collect::<Vec<_>>().join(": ").replace('\\', "\\\\");
+    let doc = said.collect::<Vec<_>>().join(": ").replace('\\', "\\\\").replace("\"\"\"", "'''");
     if !doc.is_empty() {
         lines.extend(comment("    ", &format!("\"\"\"{doc}.\"\"\"")));
     }

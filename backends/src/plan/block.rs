@@ -11,8 +11,10 @@ use crate::python::{Arg, Expr, Slot, snake_case};
 /// A call: a leaf, or a region that has become a class or a chain.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// Name in the source.
+    /// Name in the source, or what the planner calls it.
     pub name: Option<String>,
+    /// The scope of the source whose name that is.
+    pub scope: Option<String>,
     /// What it is, in a word.
     pub role: String,
     /// What it keeps.
@@ -35,7 +37,7 @@ impl Item {
     /// A call that has its place already.
     pub fn placed(role: &str, members: Vec<Member>, expr: Expr, operands: Vec<Value>, results: Vec<Value>) -> Item {
         let (name, hints, modules, shared) = (Some(role.to_owned()), Vec::new(), None, None);
-        Item { name, role: role.to_owned(), members, expr, operands, results, hints, modules, shared }
+        Item { name, scope: None, role: role.to_owned(), members, expr, operands, results, hints, modules, shared }
     }
 
     /// What it is, in a word: the class that it calls, or its role.
@@ -52,6 +54,7 @@ impl Item {
     pub fn nothing() -> Item {
         Item {
             name: None,
+            scope: None,
             role: String::new(),
             members: Vec::new(),
             expr: Expr::name("None"),
@@ -128,6 +131,7 @@ pub fn call_item(name: String, ctor: Expr, params: Vec<Param>, block: &Block) ->
     Item {
         role,
         name,
+        scope: None,
         members: vec![Member { kind: MemberKind::Module, role: "block".to_owned(), ctor, params }],
         expr: Expr::Call(Box::new(Expr::Member(0)), args),
         operands: block.operands.clone(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use indexmap::IndexMap;
-use modelport_ir::{Graph, Value};
+use modelport_ir::{Graph, NodeId, Value};
 
 use super::Dialect;
 use super::arguments::{Declared, arguments, is_channels};
@@ -11,10 +11,11 @@ use super::block::{Block, Item, call_item, is_layers, member_role, signature, sl
 use super::forward::{self, Body, Step};
 use super::leaf::{Leaf, MemberKind, Param};
 use super::modules::is_torch_class;
-use super::region::{self, Child, Tree};
+use super::region::{self, Child, Region, Tree};
 use super::structure;
+use super::titles::{self, Wish};
 use super::unify;
-use super::words::{common_name, common_prefix, is_generic, is_number, role_word};
+use super::words::{common_prefix, is_generic, is_number, member_name, note, role_word};
 use crate::python::{Arg, Expr, Lit, Namer, Slot, camel_case, identifier, snake_case};
 
 /// A module: what it keeps and what it does.
@@ -24,6 +25,8 @@ pub struct Class {
     pub name: String,
     /// The scopes that are of this class, where there are few.
     pub scopes: Vec<String>,
+    /// Members whose names do not show which scopes of the source they are, and these.
+    pub notes: BTreeMap<String, String>,
     /// What enters and leaves it, where that is the same for all of them: `[N, 4] to [N, 2]`.
     pub shapes: String,
     /// Constructor arguments, with defaults.
@@ -56,6 +59,8 @@ struct Planner<'a> {
     dialect: &'a Dialect,
     namer: Namer,
     classes: Vec<Class>,
+    /// What the classes would be called, each for itself.
+    wishes: Vec<Wish>,
     items: HashMap<usize, Item>,
     readers: HashMap<Value, Vec<usize>>,
     /// Per region: roles of leaves, nested.
@@ -88,6 +93,7 @@ pub fn program(graph: &Graph, leaves: Vec<Leaf>, tree: &Tree, dialect: &Dialect)
         dialect,
         namer: Namer::default(),
         classes: Vec::new(),
+        wishes: Vec::new(),
         items: HashMap::new(),
         readers,
         forms: HashMap::new(),
@@ -103,6 +109,9 @@ pub fn program(graph: &Graph, leaves: Vec<Leaf>, tree: &Tree, dialect: &Dialect)
     let block = planner.block(tree.root);
     let args = planner.input_names();
     let params = planner.class(vec![&block], root_name, Vec::new(), Some(args)).1.pop().unwrap_or_default();
+    if !tree.exact {
+        titles::tell_apart(&mut planner.classes, &planner.wishes);
+    }
     Program { classes: planner.classes, params }
 }
 
@@ -218,7 +227,11 @@ impl Planner<'_> {
 
     fn item(&self, child: Child) -> Item {
         match child {
-            Child::Region(region) => self.items[&region].clone(),
+            Child::Region(region) => {
+                let Region { name, scope, .. } = &self.tree.regions[region];
+                let scope = (*scope && !self.tree.exact && !name.is_empty()).then(|| name.clone());
+                Item { scope, ..self.items[&region].clone() }
+            }
             Child::Leaf(index) => {
                 let leaf = &self.leaves[index];
                 let results = 0..self.graph.node(leaf.node).outputs.len();
@@ -234,6 +247,7 @@ impl Planner<'_> {
                     format!("{weights:?}|{}", ctors.join("|"))
                 });
                 Item {
+                    scope: name.clone().filter(|_| !self.tree.exact),
                     name,
                     role: leaf.role.clone(),
                     members: leaf.members.clone(),
@@ -258,7 +272,7 @@ impl Planner<'_> {
                 .or_default()
                 .push((region, block));
         }
-        let mut groups: Vec<_> = groups.into_values().collect();
+        let groups: Vec<_> = groups.into_values().collect();
         let chains: Vec<bool> = groups.iter().map(|group| self.chains(group).is_some()).collect();
         let Dialect { sequential, identity, functional } = *self.dialect;
         let place = |region: usize| {
@@ -273,8 +287,28 @@ impl Planner<'_> {
             exact: self.tree.exact,
             place: &place,
         };
-        groups = unify::unify(groups, &chains, &context);
-        for mut group in groups.into_iter().flat_map(apart) {
+        let plain: HashMap<usize, Block> = groups.iter().flatten().cloned().collect();
+        let again = |part: Vec<(usize, Block)>| {
+            // What only the other parts had is gone.
+            let mut groups: IndexMap<String, Vec<(usize, Block)>> = IndexMap::new();
+            for (region, _) in part {
+                let block = plain[&region].clone();
+                groups
+                    .entry(signature(&block, self.dialect.sequential, self.tree.exact))
+                    .or_default()
+                    .push((region, block));
+            }
+            let chains = vec![false; groups.len()];
+            unify::unify(groups.into_values().collect(), &chains, &context)
+        };
+        let groups: Vec<_> = unify::unify(groups, &chains, &context)
+            .into_iter()
+            .flat_map(|group| match apart(group) {
+                parts if parts.len() > 1 => parts.into_iter().flat_map(again).collect(),
+                parts => parts,
+            })
+            .collect();
+        for mut group in groups {
             group.sort_by_key(|(region, _)| *region);
             if let Some(chains) = self.chains(&group) {
                 for ((region, block), item) in group.iter().zip(chains) {
@@ -284,6 +318,10 @@ impl Planner<'_> {
                 continue;
             }
             let name = self.class_name(&group);
+            let lists_layers = is_layers(&group[0].1);
+            let projects = group.iter().all(|(region, _)| structure::projects(self.graph, &self.nodes_of(*region)));
+            let shrinks = group.iter().all(|(_, block)| structure::shrinks(self.graph, block));
+            self.wishes.push(Wish { name: name.clone(), lists_layers, projects, shrinks });
             // Scopes tell what a block is; a chain of layers says that itself.
             let named = group.iter().filter(|(region, _)| !self.tree.regions[*region].inner.is_empty());
             let scopes = match is_layers(&group[0].1) {
@@ -296,7 +334,7 @@ impl Planner<'_> {
                     vec![format!("{} modules from {} to {}", group.len(), self.path(*first), self.path(*last))]
                 }
                 (true, _) => paths(),
-                (false, _) => scopes,
+                (false, _) => self.told_apart(&group, scopes),
             };
             let blocks: Vec<&Block> = group.iter().map(|(_, block)| block).collect();
             let (ctors, params) = self.class(blocks, name, scopes, None);
@@ -339,6 +377,32 @@ impl Planner<'_> {
         let outwards = std::iter::successors(Some(region), |at| Some(self.parents.get(at)?.0));
         let names: Vec<&str> = outwards.map(|at| self.tree.regions[at].name.as_str()).collect();
         names.into_iter().rev().filter(|name| !name.is_empty()).collect::<Vec<_>>().join(".")
+    }
+
+    /// Scopes of blocks, with those around them where the names alone are no names.
+    fn told_apart(&self, group: &[(usize, Block)], scopes: Vec<String>) -> Vec<String> {
+        let regions = || self.tree.regions.iter().filter(|region| !region.children.is_empty());
+        let repeats = |name: &String| regions().filter(|region| region.name == *name).count() > 1;
+        if !scopes.iter().any(|scope| is_number(scope) || repeats(scope)) {
+            return scopes;
+        }
+        let path = |region: usize| {
+            let outwards = std::iter::successors(Some(region), |at| Some(self.parents.get(at)?.0));
+            let regions = outwards.filter(|&at| at != self.tree.root).map(|at| &self.tree.regions[at]);
+            let names: Vec<&str> = regions.filter(|region| region.scope).map(|region| region.name.as_str()).collect();
+            names.into_iter().rev().collect::<Vec<_>>().join("/")
+        };
+        let scopes: Vec<String> = group
+            .iter()
+            .filter(|(region, _)| !self.tree.regions[*region].inner.is_empty())
+            .map(|(region, _)| path(*region))
+            .collect();
+        match scopes.as_slice() {
+            [first, .., last] if scopes.len() > PATHS => {
+                vec![format!("{} blocks from {first} to {last}", scopes.len())]
+            }
+            _ => scopes,
+        }
     }
 
     /// What enters and leaves blocks, where they have it in common.
@@ -405,6 +469,13 @@ impl Planner<'_> {
         Some(call_item(self.tree.regions[region].name.clone(), ctor, params, block))
     }
 
+    /// The nodes of a region.
+    fn nodes_of(&self, region: usize) -> Vec<NodeId> {
+        let mut below = Vec::new();
+        self.tree.leaves_of(Child::Region(region), &mut below);
+        below.into_iter().map(|leaf| self.leaves[leaf].node).collect()
+    }
+
     fn class_name(&self, group: &[(usize, Block)]) -> String {
         let (_, first) = &group[0];
         let class = &self.tree.regions[group[0].0].class;
@@ -418,22 +489,14 @@ impl Planner<'_> {
             return class.trim_start_matches('_').to_owned();
         }
         if is_layers(first) && first.items.len() <= 4 && first.items.iter().any(|item| !item.members.is_empty()) {
-            let mut below = Vec::new();
-            self.tree.leaves_of(Child::Region(group[0].0), &mut below);
-            let nodes: Vec<_> = below.iter().map(|&leaf| self.leaves[leaf].node).collect();
-            if let Some("SeparableConv") = structure::textbook_name(self.graph, &nodes) {
+            if let Some("SeparableConv") = structure::textbook_name(self.graph, &self.nodes_of(group[0].0)) {
                 return "SeparableConv".to_owned();
             }
             let words: Vec<String> = first.items.iter().map(|item| role_word(&item.role)).collect();
             return words.concat();
         }
         let (region, _) = group[0];
-        let textbook = || {
-            let mut below = Vec::new();
-            self.tree.leaves_of(Child::Region(region), &mut below);
-            let nodes: Vec<_> = below.iter().map(|&leaf| self.leaves[leaf].node).collect();
-            structure::textbook_name(self.graph, &nodes).unwrap_or("Block").to_owned()
-        };
+        let textbook = || structure::textbook_name(self.graph, &self.nodes_of(region)).unwrap_or("Block").to_owned();
         if self.tree.regions[region].inner.is_empty() {
             return textbook();
         }
@@ -465,6 +528,7 @@ impl Planner<'_> {
         let first = blocks[0];
         let mut members = Vec::new();
         let mut member_names: Vec<Vec<String>> = Vec::new();
+        let mut notes = BTreeMap::new();
         let mut kept = Vec::new();
         let mut namer = Namer::default();
         // What is shared is one member.
@@ -480,7 +544,9 @@ impl Planner<'_> {
         let mut steps = Vec::new();
         let mut at = 0;
         for (index, item) in first.items.iter().enumerate() {
-            let source_name = common_name(blocks.iter().map(|block| block.items[index].name.as_deref()));
+            let calls = || blocks.iter().map(|block| &block.items[index]);
+            let source_name = member_name(&calls().map(|item| item.name.as_deref()).collect::<Vec<_>>());
+            let item_scopes: Vec<&str> = calls().filter_map(|item| item.scope.as_deref()).collect();
             let known = item.shared.as_ref().and_then(|key| shared.get(key)).cloned();
             let mut names = Vec::new();
             for (i, member) in item.members.iter().enumerate() {
@@ -513,6 +579,9 @@ impl Planner<'_> {
                     _ => role.to_owned(),
                 };
                 let member_name = if self.tree.exact { namer.take_text(&wish) } else { namer.take(&wish) };
+                if let Some(said) = note(&member_name, &item_scopes).filter(|_| i == 0) {
+                    notes.insert(member_name.clone(), said);
+                }
                 members.push((
                     member.kind,
                     member_name.clone(),
@@ -574,6 +643,7 @@ impl Planner<'_> {
         self.classes.push(Class {
             name: name.clone(),
             scopes: distinct_scopes,
+            notes,
             shapes: if is_root { String::new() } else { self.shapes(&blocks) },
             args: arguments.declared(),
             kept_args: kept,

@@ -13,6 +13,7 @@ mod modules;
 mod region;
 mod scope;
 mod structure;
+mod titles;
 mod unify;
 mod words;
 

@@ -25,6 +25,8 @@ pub struct Region {
     pub name: String,
     /// The name of the innermost of these scopes.
     pub inner: String,
+    /// Whether its name is a scope's.
+    pub scope: bool,
     /// The class of the source's module that it is, without its package; empty where there is none.
     pub class: String,
     /// What is in it.
@@ -65,7 +67,13 @@ impl Tree {
                         let name = path[length - 1].clone();
                         let region = tree.regions.len();
                         let class = class_of(&path[..length]);
-                        tree.regions.push(Region { inner: name.clone(), name, class, children: Vec::new() });
+                        tree.regions.push(Region {
+                            inner: name.clone(),
+                            name,
+                            scope: true,
+                            class,
+                            children: Vec::new(),
+                        });
                         tree.regions[parent].children.push(Child::Region(region));
                         by_path.insert(path[..length].to_vec(), region);
                         region
@@ -213,7 +221,7 @@ impl Tree {
             } else {
                 this.inner = content.inner;
                 if this.name.is_empty() {
-                    this.name = content.name;
+                    (this.name, this.scope) = (content.name, content.scope);
                 }
             }
         }

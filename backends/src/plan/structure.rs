@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use modelport_ir::{Graph, NodeId, Op, Value};
 
+use super::block::Block;
 use super::leaf::Leaf;
 use super::region::{Child, Region, Tree};
 
@@ -160,6 +161,9 @@ fn chains(tree: &mut Tree, graph: &Graph, leaves: &[Leaf], region: usize) {
         for chain in group {
             let name = tree.leaf_names.get(&chain[0]).cloned().unwrap_or_default();
             wrap(tree, region, &chain.into_iter().map(Child::Leaf).collect::<Vec<_>>(), &name);
+            if let Some(made) = tree.regions.last_mut() {
+                made.scope = !name.is_empty();
+            }
         }
     }
 }
@@ -309,6 +313,39 @@ fn stages(tree: &mut Tree, graph: &Graph, leaves: &[Leaf], region: usize) {
     for (number, stage) in stages.into_iter().enumerate() {
         wrap(tree, region, &stage, &format!("stage{}", number + 1));
     }
+}
+
+/// Whether a block is a sum whose shortcut is one layer, beside several.
+pub fn projects(graph: &Graph, nodes: &[NodeId]) -> bool {
+    let inside: HashSet<NodeId> = nodes.iter().copied().collect();
+    let ends = |node: &&NodeId| graph.consumers((**node).into()).iter().all(|(reader, _)| !inside.contains(reader));
+    let mut ends = nodes.iter().filter(ends);
+    let (Some(&end), None) = (ends.next(), ends.next()) else { return false };
+    let mut end = Some(end);
+    while let Some(node) = end.filter(|&node| is_activation(graph.op(node))) {
+        end = graph.input_of(node, 0).map(|value| value.node);
+    }
+    let Some(end) = end.filter(|&node| matches!(graph.op(node), Op::Binary(modelport_ir::op::Binary::Add))) else {
+        return false;
+    };
+    let layers = |slot: usize| {
+        let step = |node: &NodeId| graph.input_of(*node, 0).map(|value| value.node);
+        let chain = std::iter::successors(graph.input_of(end, slot).map(|value| value.node), step);
+        let weighted = |node: &NodeId| matches!(graph.op(*node), Op::Conv(_) | Op::Dense(_));
+        chain.take_while(|node| inside.contains(node)).filter(weighted).count()
+    };
+    let (a, b) = (layers(0), layers(1));
+    a.min(b) == 1 && a.max(b) > 1
+}
+
+/// Whether what leaves a block has fewer positions than what enters.
+pub fn shrinks(graph: &Graph, block: &Block) -> bool {
+    let ([input, ..], [output, ..]) = (block.operands.as_slice(), block.results.as_slice()) else { return false };
+    let sizes = graph.shape(*input).iter().zip(graph.shape(*output).iter()).skip(1);
+    sizes
+        .filter(|(before, after)| after.known().zip(before.known()).is_some_and(|(after, before)| after < before))
+        .count()
+        > 1
 }
 
 /// The textbook's name of a structure, where it is one: ResNet's, DenseNet's, SqueezeNet's, MobileNet's, Inception's

@@ -86,6 +86,66 @@ pub fn common_name<'a>(mut names: impl Iterator<Item = Option<&'a str>>) -> Opti
     (words.len() > 1 && !words.starts_with(|c: char| c.is_ascii_digit())).then(|| words.to_owned())
 }
 
+/// The same for a member: names that differ in one word are called by the others (`Conv2d_0b_3x1`, `Conv2d_0c_3x1` →
+/// `Conv2d_3x1`).
+pub fn member_name<'a>(names: &[Option<&'a str>]) -> Option<String> {
+    if let Some(name) = common_name(names.iter().copied()) {
+        return Some(name);
+    }
+    let words: Vec<Vec<&'a str>> =
+        names.iter().map(|name| Some((*name)?.split('_').collect())).collect::<Option<_>>()?;
+    let first = words.first()?;
+    let shared: Vec<&str> = (0..first.len())
+        .filter(|&at| words.iter().all(|name| name.get(at) == first.get(at)))
+        .map(|at| first[at])
+        .collect();
+    let lengths = words.iter().all(|name| name.len() == first.len());
+    let name = shared.join("_");
+    (lengths && shared.len() > 1 && shared.len() + 1 == first.len() && !is_generic(&name)).then_some(name)
+}
+
+/// Whether names count: the same word before the numbers 1, 2, 3, or 0, 1, 2.
+fn count_up(names: &[&str]) -> bool {
+    let numbers: Option<Vec<(&str, usize)>> = names
+        .iter()
+        .map(|name| {
+            let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+            Some((stem, name[stem.len()..].parse().ok()?))
+        })
+        .collect();
+    numbers.is_some_and(|numbers| numbers.windows(2).all(|pair| pair[0].0 == pair[1].0 && pair[0].1 + 1 == pair[1].1))
+}
+
+/// What a comment says of a member whose name in the code does not show which scopes of the source it is.
+pub fn note(member: &str, scopes: &[&str]) -> Option<String> {
+    let mut distinct: Vec<&str> = Vec::new();
+    for &scope in scopes {
+        if !distinct.contains(&scope) {
+            distinct.push(scope);
+        }
+    }
+    let letters = |name: &str| -> String {
+        name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+    };
+    // A name that only repeats the layer's type is told by its role.
+    let plain = |scope: &str| is_generic(scope) && !scope.ends_with(|c: char| c.is_ascii_digit());
+    let shown = |scope: &&str| {
+        *scope == member || plain(scope) || letters(scope).ends_with(&letters(member)) && distinct.len() > 1
+    };
+    let said = match distinct.as_slice() {
+        [] => return None,
+        scopes if scopes.iter().all(shown) => return None,
+        [one] => (*one).to_owned(),
+        [first, .., last] if distinct.len() > 2 && count_up(&distinct) => format!("{first} to {last}"),
+        scopes if scopes.len() > NOTED => return None,
+        scopes => scopes.join(", "),
+    };
+    Some(said)
+}
+
+/// Most scopes that a comment lists.
+const NOTED: usize = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,5 +159,27 @@ mod tests {
         assert_eq!(of(&["conv2_block1_1_conv", "conv3_block2_1_conv"]).as_deref(), Some("conv"));
         assert_eq!(of(&["left", "right"]), None);
         assert_eq!(of(&["Conv2d_0b_1x3", "Conv2d_0c_1x3"]), None);
+    }
+
+    #[test]
+    fn members_keep_the_words_that_all_have() {
+        let of = |names: &[&'static str]| member_name(&names.iter().map(|name| Some(*name)).collect::<Vec<_>>());
+        assert_eq!(of(&["Conv2d_0b_1x3", "Conv2d_0c_1x3"]).as_deref(), Some("Conv2d_1x3"));
+        assert_eq!(of(&["Conv2d_0b_1x3", "Conv2d_0c_3x1"]), None);
+        assert_eq!(of(&["left", "right"]), None);
+    }
+
+    #[test]
+    fn notes_tell_what_names_do_not() {
+        assert_eq!(note("conv1", &["conv1"]), None);
+        assert_eq!(note("bn", &["BatchNorm"]), None);
+        assert_eq!(note("conv_1", &["conv-1"]).as_deref(), Some("conv-1"));
+        assert_eq!(note("conv", &["Conv2D_17"]).as_deref(), Some("Conv2D_17"));
+        assert_eq!(
+            note("Conv2d_3x1", &["Conv2d_0b_3x1", "Conv2d_0c_3x1"]).as_deref(),
+            Some("Conv2d_0b_3x1, Conv2d_0c_3x1")
+        );
+        assert_eq!(note("layernorm", &["block_0_layernorm", "block_1_layernorm"]), None);
+        assert_eq!(note("dense", &["a1", "a2", "a3"]).as_deref(), Some("a1 to a3"));
     }
 }

@@ -6,4 +6,4 @@ mod print;
 
 pub use expr::{Arg, Expr, LOOPED, Lit, Loop, Slot};
 pub use names::{Namer, camel_case, identifier, is_attribute, snake_case};
-pub use print::{WIDTH, comment, signature, statement};
+pub use print::{WIDTH, comment, noted, signature, statement};

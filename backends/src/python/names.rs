@@ -85,16 +85,21 @@ pub fn identifier(text: &str) -> String {
     name
 }
 
-/// `Mixed_5b` → `Mixed5b`, `bottleneck_v2` → `BottleneckV2`.
+/// `Mixed_5b` → `Mixed5B`, `bottleneck_v2` → `BottleneckV2`; numbers stay apart: `resnet_v2_50` → `ResnetV2_50`.
 pub fn camel_case(text: &str) -> String {
     let mut name = String::new();
     let mut start = true;
+    let mut gap = false;
     for c in text.chars() {
         if c.is_ascii_alphanumeric() {
+            if gap && c.is_ascii_digit() && name.ends_with(|c: char| c.is_ascii_digit()) {
+                name.push('_');
+            }
+            gap = false;
             name.push(if start { c.to_ascii_uppercase() } else { c });
             start = c.is_ascii_digit();
         } else {
-            start = true;
+            (start, gap) = (true, true);
         }
     }
     name
@@ -136,7 +141,9 @@ mod tests {
     fn cases() {
         assert_eq!(camel_case("bottleneck_v2"), "BottleneckV2");
         assert_eq!(camel_case("Mixed_5"), "Mixed5");
+        assert_eq!(camel_case("resnet_v2_50"), "ResnetV2_50");
         assert_eq!(snake_case("InceptionV3"), "inception_v3");
+        assert_eq!(snake_case("ResnetV2_50"), "resnet_v2_50");
         assert_eq!(snake_case("Branch_0"), "branch_0");
         assert_eq!(snake_case("MLPBlock"), "mlp_block");
     }

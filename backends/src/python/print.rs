@@ -90,6 +90,22 @@ pub fn signature(indent: usize, name: &str, args: &[String], returns: &str) -> V
     lines
 }
 
+/// A statement with a comment behind it, or before it where the line would be too long.
+pub fn noted(mut lines: Vec<String>, note: Option<&String>) -> Vec<String> {
+    let Some(note) = note else { return lines };
+    let note: String = note.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let fits = |line: &&mut String| line.chars().count() + note.chars().count() + 4 <= WIDTH;
+    match lines.last_mut().filter(fits) {
+        Some(last) => *last = format!("{last}  # {note}"),
+        None => {
+            let first = lines.first().map_or("", String::as_str);
+            let indent = first.len() - first.trim_start().len();
+            lines.splice(0..0, comment(&format!("{}# ", " ".repeat(indent)), &note));
+        }
+    }
+    lines
+}
+
 /// A comment or docstring paragraph as lines of at most [`WIDTH`] columns, each after `prefix`.
 pub fn comment(prefix: &str, text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();

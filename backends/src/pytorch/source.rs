@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::Options;
 use crate::docstring::results;
 use crate::plan::{Class, MemberKind, Program};
-use crate::python::{Arg, Expr, Lit, comment, is_attribute, signature, statement};
+use crate::python::{Arg, Expr, Lit, comment, is_attribute, noted, signature, statement};
 
 const TEMPLATE: &str = include_str!("../../../templates/pytorch.py.tera");
 /// More scopes than this are not listed in a class's docstring.
@@ -81,7 +81,7 @@ fn docstring(graph: &Graph, program: &Program, options: &Options) -> Vec<String>
     };
     let usage = [
         format!("model = load({})  # in eval mode", Lit::Str(options.weights_file.clone())),
-        format!("{} = model({args})", results(graph.outputs.len())),
+        format!("{} = model({args})", results(graph)),
     ];
     crate::docstring::docstring(graph, title, &inputs, Layout::ChannelsFirst, &usage)
 }
@@ -142,7 +142,7 @@ fn class_text(class: &Class) -> ClassText {
                 ),
             ),
         };
-        init.extend(statement(8, &prefix, &expr));
+        init.extend(noted(statement(8, &prefix, &expr), class.notes.get(name)));
     }
     for (to, from) in &class.ties {
         init.push(format!("        {to} = {from}"));
@@ -183,7 +183,9 @@ fn class_text(class: &Class) -> ClassText {
     let doc = match class.scopes.as_slice() {
         [] => Vec::new(),
         scopes if scopes.len() > LISTED => Vec::new(),
-        scopes => comment("", &format!("\"\"\"{}.\"\"\"", scopes.join(", ").replace('\\', "\\\\"))),
+        scopes => {
+            comment("", &format!("\"\"\"{}.\"\"\"", scopes.join(", ").replace('\\', "\\\\").replace("\"\"\"", "'''")))
+        }
     };
     ClassText {
         name: class.name.clone(),

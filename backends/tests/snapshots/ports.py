@@ -7,7 +7,7 @@ Output   first       float32 [N, 4, 8, 8]
 Output   input       float32 [N, 4, 8, 8]
 
     model = load("net.pth")  # in eval mode
-    y1, y2, y3 = model(input_, class_)
+    difference, first, input_ = model(input_, class_)
 """
 
 import torch

@@ -23,7 +23,7 @@ class ConvBNReLU(nn.Module):
 
 
 class Unit(nn.Module):
-    """unit0, unit1, unit2, unit3."""
+    """12 blocks from block0/unit0 to block2/unit3."""
 
     def __init__(self, in_channels, out_channels, stride=1):
         super().__init__()

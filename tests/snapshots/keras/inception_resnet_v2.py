@@ -1,7 +1,7 @@
 """inception_resnet_v2, converted from TensorFlow (model.ckpt.meta).
 
-Input    input    float32 [N, 107, 107, 3]
-Output   BiasAdd  float32 [N, 17]           source: InceptionResnetV2/Logits/Logits/BiasAdd
+Input    input   float32 [N, 107, 107, 3]
+Output   Logits  float32 [N, 17]           source: InceptionResnetV2/Logits/Logits/BiasAdd
 
     model = load("model.keras")
     y = model(input)  # training=True for batches to train on

@@ -1,11 +1,11 @@
 """inception_resnet_v2, converted from TensorFlow (model.ckpt.meta).
 
-Input    input    float32 [N, 107, 107, 3]
-Output   BiasAdd  float32 [N, 17]           source: InceptionResnetV2/Logits/Logits/BiasAdd
-Output   BiasAdd  float32 [N, 17]           source: InceptionResnetV2/AuxLogits/Logits/BiasAdd
+Input    input      float32 [N, 107, 107, 3]
+Output   Logits     float32 [N, 17]           source: InceptionResnetV2/Logits/Logits/BiasAdd
+Output   AuxLogits  float32 [N, 17]           source: InceptionResnetV2/AuxLogits/Logits/BiasAdd
 
     model = load("model.keras")
-    y1, y2 = model(input)  # training=True for batches to train on
+    logits, aux_logits = model(input)  # training=True for batches to train on
 """
 
 import keras

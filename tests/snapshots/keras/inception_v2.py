@@ -30,7 +30,7 @@ def mixed(x, filters, branch_1_filters, branch_1_filters2, branch_2_filters, bra
     return layers.Concatenate()([branch_0, branch_1, branch_2, x])
 
 
-def mixed2(x, filters, branch_1_filters, branch_1_filters2, name):
+def downsample_mixed(x, filters, branch_1_filters, branch_1_filters2, name):
     """Mixed_4a, Mixed_5a."""
     branch_0 = conv_bn_relu(x, 12, 1, name=f"{name}_Branch_0_Conv2d_0a_1x1")
     branch_0 = conv_bn_relu(branch_0, filters, 3, strides=2, name=f"{name}_Branch_0_Conv2d_1a_3x3")
@@ -64,12 +64,12 @@ def build() -> keras.Model:
     x = layers.MaxPooling2D(3, 2, padding="same")(x)
     x = mixed(x, 6, 6, 6, 6, 9, 4, name="Mixed_3b")
     x = mixed(x, 6, 6, 9, 6, 9, 6, name="Mixed_3c")
-    x = mixed2(x, 16, 6, 9, name="Mixed_4a")
+    x = downsample_mixed(x, 16, 6, 9, name="Mixed_4a")
     x = mixed(x, 22, 6, 9, 9, 12, 12, name="Mixed_4b")
     x = mixed(x, 19, 9, 12, 9, 12, 12, name="Mixed_4c")
     x = mixed(x, 16, 12, 16, 12, 16, 9, name="Mixed_4d")
     x = mixed(x, 9, 12, 19, 16, 19, 9, name="Mixed_4e")
-    x = mixed2(x, 19, 19, 25, name="Mixed_5a")
+    x = downsample_mixed(x, 19, 19, 25, name="Mixed_5a")
     x = mixed(x, 35, 19, 32, 16, 22, 12, name="Mixed_5b")
     x = mixed5_c(x, name="Mixed_5c")
     x = layers.AveragePooling2D(4, 2)(x)

@@ -18,15 +18,15 @@ def conv_bn_relu(x, filters, kernel_size, strides=1, padding="same", *, name):
 
 
 def branch1(x, name):
-    """Branch_1."""
+    """Mixed_7b/Branch_1, Mixed_7c/Branch_1."""
     x = conv_bn_relu(x, 30, 1, name=f"{name}_Conv2d_0a_1x1")
     conv2d_0b_1x3 = conv_bn_relu(x, 30, (1, 3), name=f"{name}_Conv2d_0b_1x3")
-    x = conv_bn_relu(x, 30, (3, 1), name=f"{name}_conv1")
+    x = conv_bn_relu(x, 30, (3, 1), name=f"{name}_Conv2d_3x1")  # Conv2d_0b_3x1, Conv2d_0c_3x1
     return layers.Concatenate()([conv2d_0b_1x3, x])
 
 
 def branch2(x, name):
-    """Branch_2."""
+    """Mixed_7b/Branch_2, Mixed_7c/Branch_2."""
     x = conv_bn_relu(x, 35, 1, name=f"{name}_Conv2d_0a_1x1")
     x = conv_bn_relu(x, 30, 3, name=f"{name}_Conv2d_0b_3x3")
     conv2d_0c_1x3 = conv_bn_relu(x, 30, (1, 3), name=f"{name}_Conv2d_0c_1x3")

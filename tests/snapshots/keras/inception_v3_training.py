@@ -1,11 +1,11 @@
 """inception_v3, converted from TensorFlow (model.ckpt.meta).
 
-Input    input           float32 [N, 107, 107, 3]
-Output   SpatialSqueeze  float32 [N, 17]           source: InceptionV3/Logits/SpatialSqueeze
-Output   SpatialSqueeze  float32 [N, 17]           source: InceptionV3/AuxLogits/SpatialSqueeze
+Input    input      float32 [N, 107, 107, 3]
+Output   Logits     float32 [N, 17]           source: InceptionV3/Logits/SpatialSqueeze
+Output   AuxLogits  float32 [N, 17]           source: InceptionV3/AuxLogits/SpatialSqueeze
 
     model = load("model.keras")
-    y1, y2 = model(input)  # training=True for batches to train on
+    logits, aux_logits = model(input)  # training=True for batches to train on
 """
 
 import keras
@@ -19,15 +19,15 @@ def conv_bn_relu(x, filters, kernel_size, strides=1, padding="same", *, name):
 
 
 def branch1(x, name):
-    """Branch_1."""
+    """Mixed_7b/Branch_1, Mixed_7c/Branch_1."""
     x = conv_bn_relu(x, 30, 1, name=f"{name}_Conv2d_0a_1x1")
     conv2d_0b_1x3 = conv_bn_relu(x, 30, (1, 3), name=f"{name}_Conv2d_0b_1x3")
-    x = conv_bn_relu(x, 30, (3, 1), name=f"{name}_conv1")
+    x = conv_bn_relu(x, 30, (3, 1), name=f"{name}_Conv2d_3x1")  # Conv2d_0b_3x1, Conv2d_0c_3x1
     return layers.Concatenate()([conv2d_0b_1x3, x])
 
 
 def branch2(x, name):
-    """Branch_2."""
+    """Mixed_7b/Branch_2, Mixed_7c/Branch_2."""
     x = conv_bn_relu(x, 35, 1, name=f"{name}_Conv2d_0a_1x1")
     x = conv_bn_relu(x, 30, 3, name=f"{name}_Conv2d_0b_3x3")
     conv2d_0c_1x3 = conv_bn_relu(x, 30, (1, 3), name=f"{name}_Conv2d_0c_1x3")

@@ -1,11 +1,11 @@
 """model2, converted from TensorFlow (model.ckpt.meta).
 
 Input    input          float32 [N, 9, 7, 3]
-Output   BiasAdd        float32 [N, 10]       source: logits/BiasAdd
+Output   logits         float32 [N, 10]       source: logits/BiasAdd
 Output   probabilities  float32 [N, 10]
 
     model = load("model.keras")
-    y1, y2 = model(input)  # training=True for batches to train on
+    logits, probabilities = model(input)  # training=True for batches to train on
 """
 
 import keras

@@ -1,7 +1,7 @@
 """mobilenet_v1, converted from TensorFlow (model.ckpt.meta).
 
-Input    input           float32 [N, 96, 96, 3]
-Output   SpatialSqueeze  float32 [N, 17]         source: MobilenetV1/Logits/SpatialSqueeze
+Input    input   float32 [N, 96, 96, 3]
+Output   Logits  float32 [N, 17]         source: MobilenetV1/Logits/SpatialSqueeze
 
     model = load("model.keras")
     y = model(input)  # training=True for batches to train on

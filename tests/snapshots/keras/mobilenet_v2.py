@@ -5,7 +5,7 @@ Output   logits         float32 [N, 17]         source: MobilenetV2/Logits/logit
 Output   probabilities  float32 [N, 17]
 
     model = load("model.keras")
-    y1, y2 = model(input)  # training=True for batches to train on
+    logits, probabilities = model(input)  # training=True for batches to train on
 """
 
 import keras

@@ -32,39 +32,41 @@ def reduction(x, filters, name):
     return layers.BatchNormalization(name=f"{name}_final_path_bn")(x)
 
 
-def separable_conv2(x, kernel_size, filters, strides=1, *, name):
-    """left, right."""
+def separable_conv_block(x, kernel_size, filters, strides=1, *, name):
+    """25 blocks from cell_0/comb_iter_0/left to cell_2/comb_iter_4/left."""
     x = layers.ReLU()(x)
-    x = separable_conv(x, kernel_size, filters, strides=strides, name=f"{name}_conv1")
-    x = layers.BatchNormalization(name=f"{name}_bn1")(x)
+    # separable_5x5_1, separable_3x3_1, separable_7x7_1
+    x = separable_conv(x, kernel_size, filters, strides=strides, name=f"{name}_separable_1")
+    x = layers.BatchNormalization(name=f"{name}_bn_sep_1")(x)  # bn_sep_5x5_1, bn_sep_3x3_1, bn_sep_7x7_1
     x = layers.ReLU()(x)
-    x = separable_conv(x, kernel_size, filters, name=f"{name}_conv2")
-    return layers.BatchNormalization(name=f"{name}_bn2")(x)
+    # separable_5x5_2, separable_3x3_2, separable_7x7_2
+    x = separable_conv(x, kernel_size, filters, name=f"{name}_separable_2")
+    return layers.BatchNormalization(name=f"{name}_bn_sep_2")(x)
 
 
 def comb_iter(x, y, kernel_size, filters, strides=1, right_kernel_size=None, *, name):
-    """comb_iter_0, comb_iter_1, comb_iter_4."""
-    x = separable_conv2(x, kernel_size, filters, strides=strides, name=f"{name}_left")
+    """11 blocks from cell_0/comb_iter_0 to cell_2/comb_iter_4."""
+    x = separable_conv_block(x, kernel_size, filters, strides=strides, name=f"{name}_left")
     if right_kernel_size:
-        y = separable_conv2(y, right_kernel_size, filters, strides=strides, name=f"{name}_right")
+        y = separable_conv_block(y, right_kernel_size, filters, strides=strides, name=f"{name}_right")
     return layers.Add()([x, y])
 
 
 def comb_iter1(x, y, filters, name):
-    """comb_iter_1."""
-    y = separable_conv2(y, 7, filters, strides=2, name=f"{name}_right")
+    """reduction_cell_0/comb_iter_1, reduction_cell_1/comb_iter_1."""
+    y = separable_conv_block(y, 7, filters, strides=2, name=f"{name}_right")
     return layers.Add()([layers.MaxPooling2D(3, 2, padding="same")(x), y])
 
 
 def comb_iter2(x, y, filters, padding, name):
-    """comb_iter_2."""
-    y = separable_conv2(y, 5, filters, strides=2, name=f"{name}_right")
+    """reduction_cell_0/comb_iter_2, reduction_cell_1/comb_iter_2."""
+    y = separable_conv_block(y, 5, filters, strides=2, name=f"{name}_right")
     return layers.Add()([average_pool2d(x, 3, 2, padding), y])
 
 
 def comb_iter4(x, y, filters, name):
-    """comb_iter_4."""
-    x = separable_conv2(x, 3, filters, name=f"{name}_left")
+    """reduction_cell_0/comb_iter_4, reduction_cell_1/comb_iter_4."""
+    x = separable_conv_block(x, 3, filters, name=f"{name}_left")
     return layers.Add()([x, layers.MaxPooling2D(3, 2, padding="same")(y)])
 
 

@@ -1,4 +1,4 @@
-"""resnet_v150, converted from TensorFlow (model.ckpt.meta).
+"""resnet_v1_50, converted from TensorFlow (model.ckpt.meta).
 
 Input    input         float32 [N, 97, 97, 3]
 Output   MMdnn_Output  float32 [N, 1, 1, 17]
@@ -18,7 +18,7 @@ def conv_bn_relu(x, filters, kernel_size, strides=1, relu=True, *, name):
 
 
 def bottleneck_v1(x, filters, conv1_filters, shortcut=False, *, name):
-    """unit_1, unit_2, unit_3, unit_4, unit_5."""
+    """13 blocks from block1/unit_1 to block4/unit_3."""
     y = conv_bn_relu(x, filters, 1, relu=False, name=f"{name}_shortcut") if shortcut else x
     x = conv_bn_relu(x, conv1_filters, 1, name=f"{name}_conv1")
     x = conv_bn_relu(x, conv1_filters, 3, name=f"{name}_conv2")
@@ -26,8 +26,8 @@ def bottleneck_v1(x, filters, conv1_filters, shortcut=False, *, name):
     return layers.ReLU()(layers.Add()([y, x]))
 
 
-def bottleneck_v1_2(x, filters, name):
-    """unit_3, unit_4, unit_6."""
+def downsample_bottleneck_v1(x, filters, name):
+    """block1/unit_3, block2/unit_4, block3/unit_6."""
     y = conv_bn_relu(x, filters, 1, name=f"{name}_conv1")
     y = conv_bn_relu(y, filters, 3, strides=2, name=f"{name}_conv2")
     y = conv_bn_relu(y, 4 * filters, 1, relu=False, name=f"{name}_conv3")
@@ -41,20 +41,20 @@ def build() -> keras.Model:
     x = layers.MaxPooling2D(3, 2, padding="same")(x)
     x = bottleneck_v1(x, 16, 4, shortcut=True, name="block1_unit_1")
     x = bottleneck_v1(x, 16, 4, name="block1_unit_2")
-    x = bottleneck_v1_2(x, 4, name="block1_unit_3")
+    x = downsample_bottleneck_v1(x, 4, name="block1_unit_3")
     x = bottleneck_v1(x, 32, 8, shortcut=True, name="block2_unit_1")
     x = bottleneck_v1(x, 32, 8, name="block2_unit_2")
     x = bottleneck_v1(x, 32, 8, name="block2_unit_3")
-    x = bottleneck_v1_2(x, 8, name="block2_unit_4")
+    x = downsample_bottleneck_v1(x, 8, name="block2_unit_4")
     x = bottleneck_v1(x, 64, 16, shortcut=True, name="block3_unit_1")
     for i in range(2, 6):
         x = bottleneck_v1(x, 64, 16, name=f"block3_unit_{i}")
-    x = bottleneck_v1_2(x, 16, name="block3_unit_6")
+    x = downsample_bottleneck_v1(x, 16, name="block3_unit_6")
     x = bottleneck_v1(x, 128, 32, shortcut=True, name="block4_unit_1")
     x = bottleneck_v1(x, 128, 32, name="block4_unit_2")
     x = bottleneck_v1(x, 128, 32, name="block4_unit_3")
     x = layers.GlobalAveragePooling2D(keepdims=True)(x)
-    return keras.Model(inputs, layers.Conv2D(17, 1, name="logits")(x), name="resnet_v150")
+    return keras.Model(inputs, layers.Conv2D(17, 1, name="logits")(x), name="resnet_v1_50")
 
 
 def load(weights: str = "model.keras") -> keras.Model:

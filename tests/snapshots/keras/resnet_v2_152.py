@@ -1,4 +1,4 @@
-"""resnet_v2152, converted from TensorFlow (model.ckpt.meta).
+"""resnet_v2_152, converted from TensorFlow (model.ckpt.meta).
 
 Input    input         float32 [N, 97, 97, 3]
 Output   MMdnn_Output  float32 [N, 17]
@@ -22,8 +22,8 @@ def conv_bn_relu(x, filters, kernel_size, strides=1, *, name):
     return layers.ReLU()(x)
 
 
-def bottleneck_v2(x, filters, name):
-    """unit_1."""
+def projection_bottleneck_v2(x, filters, name):
+    """block1/unit_1, block2/unit_1, block3/unit_1, block4/unit_1."""
     x = bn_relu(x, name=f"{name}_preact")
     y = layers.Conv2D(filters, 1, name=f"{name}_shortcut")(x)
     x = conv_bn_relu(x, filters // 4, 1, name=f"{name}_conv1")
@@ -32,7 +32,8 @@ def bottleneck_v2(x, filters, name):
     return layers.Add()([y, x])
 
 
-def bottleneck_v2_2(x, filters, strides=1, *, name):
+def bottleneck_v2(x, filters, strides=1, *, name):
+    """46 blocks from block1/unit_2 to block4/unit_3."""
     y = layers.MaxPooling2D(1, strides)(x) if strides != 1 else x
     x = bn_relu(x, name=f"{name}_preact")
     x = conv_bn_relu(x, filters, 1, name=f"{name}_conv1")
@@ -46,24 +47,24 @@ def build() -> keras.Model:
     inputs = x = keras.Input((97, 97, 3), name="input")
     x = layers.Conv2D(64, 7, 2, padding="same", name="conv1")(x)
     x = layers.MaxPooling2D(3, 2, padding="same")(x)
-    x = bottleneck_v2(x, 8, name="block1_unit_1")
-    x = bottleneck_v2_2(x, 2, name="block1_unit_2")
-    x = bottleneck_v2_2(x, 2, strides=2, name="block1_unit_3")
-    x = bottleneck_v2(x, 16, name="block2_unit_1")
+    x = projection_bottleneck_v2(x, 8, name="block1_unit_1")
+    x = bottleneck_v2(x, 2, name="block1_unit_2")
+    x = bottleneck_v2(x, 2, strides=2, name="block1_unit_3")
+    x = projection_bottleneck_v2(x, 16, name="block2_unit_1")
     for i in range(2, 8):
-        x = bottleneck_v2_2(x, 4, name=f"block2_unit_{i}")
-    x = bottleneck_v2_2(x, 4, strides=2, name="block2_unit_8")
-    x = bottleneck_v2(x, 32, name="block3_unit_1")
+        x = bottleneck_v2(x, 4, name=f"block2_unit_{i}")
+    x = bottleneck_v2(x, 4, strides=2, name="block2_unit_8")
+    x = projection_bottleneck_v2(x, 32, name="block3_unit_1")
     for i in range(2, 36):
-        x = bottleneck_v2_2(x, 8, name=f"block3_unit_{i}")
-    x = bottleneck_v2_2(x, 8, strides=2, name="block3_unit_36")
-    x = bottleneck_v2(x, 64, name="block4_unit_1")
-    x = bottleneck_v2_2(x, 16, name="block4_unit_2")
-    x = bottleneck_v2_2(x, 16, name="block4_unit_3")
+        x = bottleneck_v2(x, 8, name=f"block3_unit_{i}")
+    x = bottleneck_v2(x, 8, strides=2, name="block3_unit_36")
+    x = projection_bottleneck_v2(x, 64, name="block4_unit_1")
+    x = bottleneck_v2(x, 16, name="block4_unit_2")
+    x = bottleneck_v2(x, 16, name="block4_unit_3")
     x = bn_relu(x, name="postnorm")
     x = layers.GlobalAveragePooling2D(keepdims=True)(x)
     x = layers.Conv2D(17, 1, name="logits")(x)
-    return keras.Model(inputs, layers.Flatten()(x), name="resnet_v2152")
+    return keras.Model(inputs, layers.Flatten()(x), name="resnet_v2_152")
 
 
 def load(weights: str = "model.keras") -> keras.Model:

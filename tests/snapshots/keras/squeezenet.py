@@ -16,7 +16,7 @@ def conv_relu(x, filters, kernel_size, strides=1, padding="same", *, name):
 
 
 def fire(x, filters, name):
-    """3, 4, 6, 7, 9, 10, 11, 12."""
+    """8 blocks from features/3 to features/12."""
     x = conv_relu(x, filters, 1, name=f"{name}_squeeze")
     expand1x1 = conv_relu(x, 4 * filters, 1, name=f"{name}_expand1x1")
     x = conv_relu(x, 4 * filters, 3, name=f"{name}_expand3x3")

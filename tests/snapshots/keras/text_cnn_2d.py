@@ -5,7 +5,7 @@ Output   scores       float32 [N, 4]  source: output/scores
 Output   predictions  int64 [N]
 
     model = load("model.keras")
-    y1, y2 = model(input)  # training=True for batches to train on
+    scores, predictions = model(input)  # training=True for batches to train on
 """
 
 import keras

@@ -1,11 +1,11 @@
 """model2, converted from TensorFlow (model.ckpt.meta).
 
 Input    input       float32 [N, 40, 56, 3]  source: image
-Output   BiasAdd     float32 [N, 40, 56, 2]  source: mask/BiasAdd
+Output   mask        float32 [N, 40, 56, 2]  source: mask/BiasAdd
 Output   coarse_map  float32 [N, 10, 14, 5]
 
     model = load("model.keras")
-    y1, y2 = model(input)  # training=True for batches to train on
+    mask, coarse_map = model(input)  # training=True for batches to train on
 """
 
 import math

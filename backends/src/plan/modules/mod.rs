@@ -319,6 +319,7 @@ impl Planner<'_> {
         self.classes.push(Class {
             name: name.clone(),
             scopes: Vec::new(),
+            notes: BTreeMap::new(),
             shapes: String::new(),
             args: arguments.declared(),
             kept_args: kept,
