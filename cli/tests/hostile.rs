@@ -295,3 +295,157 @@ fn hostile_files_end_in_errors() {
     }
     assert_eq!(all, fs::read_to_string(&expected).unwrap_or_default(), "UPDATE_SNAPSHOTS=1 accepts the new texts");
 }
+
+/// TorchScript of a module whose `forward` has this body; `more` follows the class.
+fn script(body: &str, more: &str) -> Vec<u8> {
+    let lines: String = body.lines().map(|line| format!("    {line}\n")).collect();
+    let code = format!(
+        "class Net(Module):\n  __parameters__ = []\n  __buffers__ = []\n  training : bool\n  \
+         def forward(self: __torch__.Net,\n    x: Tensor) -> Tensor:\n{lines}{more}"
+    );
+    let object = b"\x80\x02c__torch__\nNet\n)\x81}X\x08\0\0\0training\x89sb.";
+    let entries = [
+        entry("a/data.pkl", object.as_slice()),
+        entry("a/code/__torch__.py", code),
+        entry("a/constants.pkl", *b"\x80\x02)."),
+        entry("a/version", *b"3\n"),
+    ];
+    zip_of(&entries, None)
+}
+
+/// Code that never ends, or never fits.
+fn scripts() -> Vec<(&'static str, Vec<u8>)> {
+    let doubled = |start: &str, step: &str| format!("{start}\n{}return x", format!("{step}\n").repeat(60));
+    let nested = |open: &str, close: &str, n: usize| format!("y = {}x{}\nreturn y", open.repeat(n), close.repeat(n));
+    let recursive = "  def again(self: __torch__.Net,\n    x: Tensor) -> Tensor:\n    return (self).again(x, )\n";
+    let twice: String = (0..60)
+        .map(|i| {
+            format!(
+                "  def f{i}(self: __torch__.Net,\n    x: Tensor) -> Tensor:\n    y = (self).f{0}(x, )\n    return (self).f{0}(y, )\n",
+                i + 1
+            )
+        })
+        .chain(["  def f60(self: __torch__.Net,\n    x: Tensor) -> Tensor:\n    return torch.relu(x)\n".to_owned()])
+        .collect();
+    let deep_blocks: String = (0..1000).map(|i| format!("{}if True:\n", "  ".repeat(i))).collect();
+    let many = |line: &str, n: usize| format!("{}return x", format!("{line}\n").repeat(n));
+    let plain = |body: &str| script(body, "");
+    vec![
+        ("endless.pt", plain("y = x\nwhile True:\n  y = torch.relu(y)\nreturn y")),
+        ("idle.pt", plain("n = 0\nwhile True:\n  n = torch.add(n, 1)\nreturn x")),
+        ("for_ever.pt", plain("y = x\nfor i in range(9223372036854775807):\n  y = torch.relu(y)\nreturn y")),
+        ("list.pt", plain("y = torch.mul([0], 1000000000000)\nreturn torch.zeros(y)")),
+        ("doubled_list.pt", plain(&doubled("y = [1, 1]", "y = torch.add(y, y)"))),
+        ("doubled_text.pt", plain(&doubled("y = 'aa'", "y = torch.add(y, y)"))),
+        ("doubled_tensor.pt", plain(&doubled("y = x", "y = torch.cat([y, y], 1)").replace("return x", "return y"))),
+        ("nested_lists.pt", plain(&doubled("y = [x]", "y = [y, y, y, y]").replace("return x", "return torch.cat(y)"))),
+        ("huge_zeros.pt", plain("return torch.add(x, torch.zeros([1000000, 1000000, 1000000]))")),
+        ("huge_range.pt", plain("return torch.add(x, torch.arange(1000000000000))")),
+        ("huge_eye.pt", plain("return torch.add(x, torch.eye(10000000))")),
+        ("huge_pool.pt", plain("return torch.max_pool2d(x, [9223372036854775807, 1], [1, 1], [0, 0], [1, 1], False)")),
+        ("huge_resize.pt", plain("return torch.upsample_bicubic2d(x, [1000000000, 1000000000], False)")),
+        ("huge_window.pt", plain("return torch.im2col(x, [1, 1], [1, 1], [1000000000, 1000000000], [1, 1])")),
+        ("parentheses.pt", plain(&nested("(", ")", 100_000))),
+        ("brackets.pt", plain(&nested("[", "]", 100_000))),
+        ("calls.pt", plain(&nested("torch.relu(", ")", 100_000))),
+        ("minus.pt", plain(&nested("-", "", 100_000))),
+        ("deep_blocks.pt", plain(&deep_blocks)),
+        ("recursion.pt", script("return (self).again(x, )", recursive)),
+        ("twice.pt", script("return (self).f0(x, )", &twice)),
+        ("long.pt", plain(&many("y = torch.relu(x)", 1_000_000))),
+        ("operating_system.pt", plain("return os.system('touch canary')")),
+        ("builtin.pt", plain("return __import__('os').system('touch canary')")),
+        ("file.pt", plain("y = torch.load('/etc/passwd')\nreturn y")),
+        ("unended.pt", plain("y = 'abc\nreturn y")),
+        ("dedent.pt", plain("if True:\n      y = x\n   return y")),
+        ("not_code.pt", plain("\u{0}\u{1}\u{2}")),
+        ("zero_division.pt", plain("n = torch.floordiv(1, 0)\nreturn torch.add(x, n)")),
+        ("overflow.pt", plain("n = torch.mul(9223372036854775807, 9223372036854775807)\nreturn torch.add(x, n)")),
+        ("far_index.pt", plain("y = torch.split(x, 1, 1)[9223372036854775807]\nreturn y")),
+        ("far_dim.pt", plain("return torch.softmax(x, -9223372036854775808)")),
+        ("zero_stride.pt", plain("return torch.avg_pool2d(x, [1, 1], [0, 0], [0, 0], False, True, 0)")),
+    ]
+}
+
+/// How long a conversion of such a small file may take, in a debug build on a busy machine.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
+#[test]
+fn hostile_code_ends_in_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let convert = |name: &str| {
+        let start = std::time::Instant::now();
+        let done = run(folder.path(), &format!("convert -sf pytorch -in {name} --inputShape 3,8,8 -om out.pth"));
+        assert!(start.elapsed() < PATIENCE, "{name} took {:?}", start.elapsed());
+        done
+    };
+    fs::write(folder.path().join("good.pt"), script("return torch.relu(x)", "")).unwrap();
+    let (read, said) = convert("good.pt");
+    assert!(read, "the builder of these files is wrong: {said}");
+    let mut all = String::new();
+    for (name, bytes) in scripts() {
+        fs::write(folder.path().join(name), bytes).unwrap();
+        let (read, said) = convert(name);
+        assert!(!read, "{name} is converted");
+        assert!(said.len() < 20_000, "{name}: an error of {} bytes", said.len());
+        all.push_str(&said);
+        fs::remove_file(folder.path().join(name)).unwrap();
+    }
+    let left = fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 3, "something has run, or was left behind");
+    let expected = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/errors/hostile_code.txt");
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        fs::write(&expected, &all).unwrap();
+    }
+    assert_eq!(all, fs::read_to_string(&expected).unwrap_or_default(), "UPDATE_SNAPSHOTS=1 accepts the new texts");
+}
+
+/// A file with some of its bytes, numbers and words changed; always the same for the same seed.
+fn damaged(bytes: &[u8], seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut below = |n: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n
+    };
+    let mut bytes = bytes.to_vec();
+    for _ in 0..1 + below(4) {
+        let at = below(bytes.len() - 64);
+        match below(4) {
+            0 => bytes[at] ^= 1 << below(8),
+            1 => {
+                // The next number, of nines or of zeros.
+                let digit = [b'9', b'0', b'-'][below(3)];
+                let run = bytes[at..].iter_mut().skip_while(|byte| !byte.is_ascii_digit());
+                run.take_while(|byte| byte.is_ascii_digit()).for_each(|byte| *byte = digit);
+            }
+            2 => {
+                let (from, count) = (below(bytes.len() - 64), 1 + below(48));
+                bytes.copy_within(from..from + count, at);
+            }
+            _ => bytes.truncate(bytes.len() - below(bytes.len() / 8)),
+        }
+        if bytes.len() < 128 {
+            break;
+        }
+    }
+    bytes
+}
+
+#[test]
+fn damaged_programs_end() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/pytorch");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["program.pt2", "script.pt", "whole.pth", "state.safetensors"] {
+        let whole = fs::read(fixtures.join(name)).unwrap();
+        let (mut read, mut refused) = (0, 0);
+        for seed in 0..50 {
+            fs::write(folder.path().join(name), damaged(&whole, seed)).unwrap();
+            let start = std::time::Instant::now();
+            let (done, said) = run(folder.path(), &format!("convert -sf pytorch -in {name} -om out.pth"));
+            assert!(start.elapsed() < PATIENCE, "{name}, seed {seed}: {:?}", start.elapsed());
+            assert!(done || said.starts_with("error") || said.contains("\nerror"), "{name}, seed {seed}: {said}");
+            *(if done { &mut read } else { &mut refused }) += 1;
+        }
+        assert!(refused > 20, "{name}: {read} read and {refused} refused");
+    }
+}

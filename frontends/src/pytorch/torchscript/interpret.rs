@@ -14,7 +14,7 @@ use crate::symbolic::Expressions;
 /// Deepest nesting of calls.
 const MAX_CALLS: usize = 120;
 /// Statements that are followed before the code is given up: a network has some thousand.
-const MAX_STEPS: usize = 10_000_000;
+const MAX_STEPS: usize = 2_000_000;
 
 /// What the interpreter needs of the graph that is made.
 pub trait Torch {
@@ -495,7 +495,7 @@ impl<'a, T: Torch> Interpreter<'a, T> {
         };
         let span = if step > 0 { to.saturating_sub(from) } else { from.saturating_sub(to) };
         let length = (span.max(0) as u64).div_ceil(step.unsigned_abs());
-        if length > MAX_STEPS as u64 / 10 {
+        if length > MAX_STEPS as u64 / 2 {
             return Err(format!("a loop runs {length} times").into());
         }
         Ok(Value::list((0..length as i64).map(|i| Value::Int(from + i * step)).collect()))

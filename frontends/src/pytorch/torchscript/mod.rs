@@ -259,6 +259,9 @@ fn calls(expr: &Expr, unknown: &mut std::collections::BTreeSet<String>) {
     }
 }
 
+/// Items that an argument of an operator may have, in all its lists.
+const MAX_ITEMS: usize = 1 << 20;
+
 /// The graph that following the code makes.
 struct Followed<'a> {
     model: &'a Model,
@@ -273,6 +276,12 @@ struct Followed<'a> {
 
 impl Followed<'_> {
     fn arg(value: &Value) -> std::result::Result<Arg, Stop> {
+        Self::arg_within(value, &mut { MAX_ITEMS })
+    }
+
+    /// Lists may share what is in them, again and again: `left` items may still come.
+    fn arg_within(value: &Value, left: &mut usize) -> std::result::Result<Arg, Stop> {
+        *left = left.checked_sub(1).ok_or_else(|| format!("an argument of more than {MAX_ITEMS} items"))?;
         Ok(match value {
             Value::None => Arg::None,
             Value::Bool(value) => Arg::Bool(*value),
@@ -283,7 +292,7 @@ impl Followed<'_> {
             Value::Tensor(arg) => arg.clone(),
             Value::List(_) | Value::Tuple(_) => {
                 let items = value.items().unwrap_or_default();
-                Arg::List(items.iter().map(Self::arg).collect::<std::result::Result<_, _>>()?)
+                Arg::List(items.iter().map(|item| Self::arg_within(item, left)).collect::<std::result::Result<_, _>>()?)
             }
             other => return Err(format!("{} is no argument of an operator", other.describe()).into()),
         })

@@ -15,9 +15,9 @@ use crate::pytorch::content::archive_objects;
 use crate::pytorch::objects::{Objects, Outcome};
 
 /// Most bytes of one file of code.
-const MAX_CODE: u64 = 1 << 26;
+const MAX_CODE: u64 = 1 << 24;
 /// Most bytes of all files of code.
-const MAX_ALL_CODE: u64 = 1 << 28;
+const MAX_ALL_CODE: u64 = 1 << 25;
 /// Deepest nesting of modules and lists.
 const MAX_DEPTH: usize = 64;
 /// Most modules, and most attributes that are looked at.
