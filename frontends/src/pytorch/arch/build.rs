@@ -25,6 +25,8 @@ pub struct Attempt<'a> {
     pub missing: RefCell<BTreeSet<String>>,
     /// Arguments that the family has asked for.
     pub asked: RefCell<BTreeSet<String>>,
+    /// Why it may be another network with the same keys, and what says which.
+    pub doubts: RefCell<Vec<String>>,
 }
 
 /// A place in the state dict.
@@ -103,6 +105,24 @@ impl<'a> At<'a> {
     /// A number that `--arch-arg` says.
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
         self.arg(name)?.parse().ok()
+    }
+
+    /// The stride of the first convolution, and whether a pool follows. With another kernel than torchvision's it may be
+    /// the same network for small images, whose keys are the same.
+    pub fn stem(&self, name: &str) -> (usize, bool) {
+        let (stride, pool) = (self.number("stem_stride"), self.arg("stem_pool").map(|said| said != "false"));
+        if let (Some(&[_, _, height, width]), None, None) =
+            (self.shape(&format!("{name}.weight")).as_deref(), stride, pool)
+            && [height, width] != [7, 7]
+        {
+            self.attempt.doubts.borrow_mut().push(format!(
+                "{} has a kernel of {height}x{width} and torchvision's 7x7: made for small images, it may have a stride \
+                 of 1 and no pool, which no shape tells. --arch-arg stem_stride=1 --arch-arg stem_pool=false says so, \
+                 stem_stride=2 that it is as torchvision's otherwise",
+                self.key(name)
+            ));
+        }
+        (stride.unwrap_or(2), pool.unwrap_or(true))
     }
 
     fn take(&self, name: &str, rank: usize) -> Option<Tensor> {

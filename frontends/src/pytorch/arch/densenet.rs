@@ -60,12 +60,13 @@ pub fn build(at: &At) -> Candidate {
         }
         blocks.push(names.len());
     }
+    let (step, pool) = at.at("features").stem("conv0");
     let stack = sequential(|new| {
         let mut new = new
-            .add("conv0", conv(stride(2)))
+            .add("conv0", conv(stride(step)))
             .add("norm0", batch_norm(1e-5))
             .add("relu0", layer("ReLU"))
-            .add("pool0", max_pool(3, 2, 1, false));
+            .add_if(pool, "pool0", max_pool(3, 2, 1, false));
         for (index, &layers) in blocks.iter().enumerate() {
             let number = index + 1;
             new = new.add(&format!("denseblock{number}"), |at| {

@@ -53,7 +53,8 @@ pub struct Family {
     build: fn(&At) -> Candidate,
 }
 
-const STRIDES: &str = "replace_stride_with_dilation=0,1,1";
+const STEM: &str = "stem_stride=1 stem_pool=false";
+const STRIDES: &str = "replace_stride_with_dilation=0,1,1 stem_stride=1 stem_pool=false";
 
 macro_rules! families {
     ($($name:literal $members:expr, $arguments:expr, $build:expr;)*) => {
@@ -69,7 +70,7 @@ families! {
     "vgg" [], "dropout=0.5", vgg::build;
     "resnet" ["resnext", "wide_resnet"], STRIDES, resnet::build;
     "squeezenet" [], "dropout=0.5", squeezenet::build;
-    "densenet" [], "", densenet::build;
+    "densenet" [], STEM, densenet::build;
     "googlenet" [], "transform_input=true dropout=0.2", googlenet::build;
     "inception_v3" [], "transform_input=true dropout=0.5", inception::build;
     "mobilenet_v2" [], "dropout=0.2", mobilenetv2::build;
@@ -99,16 +100,19 @@ struct Fit {
     surplus: Vec<String>,
     known: usize,
     asked: BTreeSet<String>,
+    doubts: Vec<String>,
 }
 
 fn fit(family: &'static Family, state: &StateDict, arguments: &Arguments) -> Fit {
     let (taken, missing, asked) = (RefCell::default(), RefCell::default(), RefCell::default());
-    let attempt = Attempt { tensors: &state.tensors, args: &arguments.args, taken, missing, asked };
+    let doubts = RefCell::default();
+    let attempt = Attempt { tensors: &state.tensors, args: &arguments.args, taken, missing, asked, doubts };
     let candidate = (family.build)(&At::root(&attempt));
     let taken = attempt.taken.into_inner();
     let surplus = state.tensors.keys().filter(|key| !taken.contains(*key)).cloned().collect();
     let missing = attempt.missing.into_inner().into_iter().collect();
-    Fit { family, candidate, missing, surplus, known: taken.len(), asked: attempt.asked.into_inner() }
+    let (asked, doubts) = (attempt.asked.into_inner(), attempt.doubts.into_inner());
+    Fit { family, candidate, missing, surplus, known: taken.len(), asked, doubts }
 }
 
 /// The graph of a state dict, by its architecture; and what was recognised, in words.
@@ -139,6 +143,10 @@ pub fn recognise(state: &StateDict, arguments: &Arguments, name: &str, shapes: &
             false => format!("It has: {}", fit.asked.iter().cloned().collect::<Vec<_>>().join(", ")),
         };
         return Err(Problem::new(message).hint(hint).into());
+    }
+    if let Some(doubt) = fit.doubts.first() {
+        let message = format!("has the keys of {}, but {doubt}", fit.candidate.name);
+        return Err(Problem::new(message).file(&state.path).hint(other_ways()).into());
     }
     let Candidate { name: arch, details, tree, input } = fit.candidate;
     let why = format!("all {} keys and their shapes are those of {arch} ({details})", state.tensors.len());

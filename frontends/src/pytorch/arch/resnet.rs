@@ -64,11 +64,12 @@ pub fn build(at: &At) -> Candidate {
 /// The network; `dilate` says for the last three layers whether they dilate instead of stepping.
 pub fn tree(at: &At, dilate: &[usize]) -> ModuleTree {
     let bottleneck = at.has("layer1.0.conv3");
+    let (step, pool) = at.stem("conv1");
     let mut new = New::of("~.resnet.ResNet", at)
-        .add("conv1", conv(stride(2)))
+        .add("conv1", conv(stride(step)))
         .add("bn1", batch_norm(1e-5))
         .add("relu", layer("ReLU"))
-        .add("maxpool", max_pool(3, 2, 1, false));
+        .add_if(pool, "maxpool", max_pool(3, 2, 1, false));
     let mut dilation = 1;
     for i in 1..=4 {
         let name = format!("layer{i}");
