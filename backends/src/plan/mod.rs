@@ -6,6 +6,7 @@
 
 mod arguments;
 mod block;
+mod branches;
 mod class;
 pub(crate) mod forward;
 mod leaf;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use modelport_ir::{Graph, NodeId, Op, Value};
 
 use super::block::Block;
+use super::branches;
 use super::leaf::Leaf;
 use super::region::{Child, Region, Tree};
 
@@ -22,7 +23,15 @@ pub fn find(tree: &mut Tree, graph: &Graph, leaves: &[Leaf]) {
     for region in 0..tree.regions.len() {
         chains(tree, graph, leaves, region);
         if tree.regions[region].children.len() > LOOSE {
+            let before = tree.regions.len();
             blocks(tree, graph, leaves, region);
+            let cells = branches::cells(tree, graph, leaves, region);
+            for block in before..tree.regions.len() {
+                branches::find(tree, graph, leaves, block);
+            }
+            for cell in cells {
+                runs(tree, graph, leaves, cell);
+            }
             runs(tree, graph, leaves, region);
             stages(tree, graph, leaves, region);
         }
@@ -169,7 +178,7 @@ fn chains(tree: &mut Tree, graph: &Graph, leaves: &[Leaf], region: usize) {
 }
 
 /// Puts children of a region into a region of their own, in the place of the first.
-fn wrap(tree: &mut Tree, region: usize, group: &[Child], name: &str) {
+pub fn wrap(tree: &mut Tree, region: usize, group: &[Child], name: &str) {
     let new = tree.regions.len();
     let name = name.to_owned();
     tree.regions.push(Region { name, children: group.to_vec(), ..Region::default() });
@@ -373,6 +382,9 @@ pub fn textbook_name(graph: &Graph, nodes: &[NodeId]) -> Option<&'static str> {
     }
     let sources = graph.inputs_of(end).into_iter().flatten();
     let reads_outside = sources.clone().any(|value| !inside.contains(&value.node));
+    let sums = |values: &mut dyn Iterator<Item = Value>| {
+        values.filter(|value| matches!(graph.op(value.node), Op::Binary(modelport_ir::op::Binary::Add))).count()
+    };
     let large = convs.iter().filter(|(kernel, _)| *kernel > 1).count();
     let depthwise = convs.iter().any(|(_, depthwise)| *depthwise);
     match graph.op(end) {
@@ -382,6 +394,7 @@ pub fn textbook_name(graph: &Graph, nodes: &[NodeId]) -> Option<&'static str> {
             (2 | 3, 2) => "BasicBlock",
             _ => "ResidualBlock",
         }),
+        Op::Concat(_) if sums(&mut sources.clone()) > 1 => Some("Cell"),
         Op::Concat(_) if reads_outside && convs.len() <= 2 => Some("DenseLayer"),
         Op::Concat(_) if convs.len() == 3 && sources.count() == 2 => Some("Fire"),
         Op::Concat(_) => Some("Inception"),
