@@ -1,8 +1,9 @@
-"""Every generated network is taken by PyTorch's compilers and exporters."""
+"""Every generated network is taken by PyTorch's compilers and exporters, also for inference and from PyTorch."""
 
 import harness
 import numpy as np
 import pytest
+import test_roundtrip
 import torch
 
 CASES = {case.name: case for case in harness.cases()}
@@ -59,3 +60,48 @@ def test_compile(case, converted):
     model = files.load()
     torch._dynamo.reset()
     assert_same(torch.compile(model, backend="eager", fullgraph=True), model, case, files)
+
+
+def taken_by_all(model, inputs):
+    """Compiled, exported and traced, the model gives the same; exported also for another batch."""
+    torch._dynamo.reset()
+    shapes = tuple({0: torch.export.Dim("batch", min=1, max=64)} if tensor.dim() else None for tensor in inputs)
+    others = {
+        "compiled": torch.compile(model, backend="eager", fullgraph=True),
+        "exported": torch.export.export(model, inputs, dynamic_shapes=shapes).module(),
+        "traced": torch.jit.trace(model, inputs, check_trace=False),
+    }
+    with torch.no_grad():
+        for name, other in others.items():
+            for batch in (inputs, tuple(tensor[:1] for tensor in inputs)):
+                for left, right in zip(results(model(*batch)), results(other(*batch)), strict=True):
+                    torch.testing.assert_close(
+                        right, left, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+                    )
+
+
+def results(found):
+    return found if isinstance(found, tuple) else (found,)
+
+
+@each_case
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_for_inference(case, converted):
+    files = converted(case, "checkpoint", "--for", "inference")
+    taken_by_all(files.load(), arguments(case, files, 3))
+
+
+@pytest.mark.parametrize("purpose", ["training", "inference"])
+@pytest.mark.parametrize("name", test_roundtrip.NETWORKS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_from_pytorch(name, purpose, tmp_path):
+    """What was a PyTorch network is taken as well, and computes the same when it is made for inference."""
+    source, inputs = test_roundtrip.export(name, tmp_path)
+    arguments = ["-sf", "pytorch", "-in", tmp_path / "net.pt2", "-df", "pytorch", "-om", tmp_path / "out.pth"]
+    harness.modelport("convert", *arguments, "--for", purpose)
+    twin = harness.import_file(tmp_path / "out.py").load(str(tmp_path / "out.pth"))
+    with torch.no_grad():
+        harness.compare([twin(*inputs)], [source(*inputs).numpy()])
+    text = (tmp_path / "out.py").read_text()
+    assert purpose == "training" or "nn.Dropout" not in text
+    taken_by_all(twin, inputs)

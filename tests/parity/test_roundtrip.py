@@ -124,15 +124,21 @@ def source_lines(model):
     return sum(lines_of(inspect.getsource(cls)) for cls in classes)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_round_trip(name, tmp_path):
+def export(name, folder):
+    """A network with random weights and its inputs, exported as `net.pt2`."""
     torch.manual_seed(1)
     with torch.no_grad():
         model = randomize(NETWORKS[name]())
     x = torch.randn(3, 5, 16) if name == "layers" else torch.randn(3, 3, 64, 64)
     batch = torch.export.Dim("N", min=1, max=64)
     program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
-    torch.export.save(program, tmp_path / "net.pt2")
+    torch.export.save(program, folder / "net.pt2")
+    return model, (x,)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_round_trip(name, tmp_path):
+    model, (x,) = export(name, tmp_path)
     modelport("convert", "-sf", "pytorch", "-in", tmp_path / "net.pt2", "-df", "pytorch", "-om", tmp_path / "out.pth")
     generated = import_file(tmp_path / "out.py")
     twin = generated.load(str(tmp_path / "out.pth"))
