@@ -13,6 +13,7 @@ from torchvision import models
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.densenet import DenseNet
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.models.vgg import VGG, make_layers
 from torchvision.models.vision_transformer import VisionTransformer
 
@@ -77,10 +78,11 @@ NETWORKS = {
     "squeezenet": partial(models.squeezenet1_1, num_classes=9),
     "mobilenet_v2": partial(models.mobilenet_v2, width_mult=0.25, num_classes=9),
     "shufflenet_v2": partial(models.shufflenet_v2_x0_5, num_classes=9),
-    "googlenet": partial(models.googlenet, aux_logits=False, init_weights=False, num_classes=9),
+    "googlenet": partial(models.googlenet, init_weights=False, num_classes=9),
     "vit": lambda: VisionTransformer(64, 16, 3, 2, 24, 48, num_classes=7),
     "convnext": lambda: ConvNeXt([CNBlockConfig(16, 32, 2), CNBlockConfig(32, None, 3)], num_classes=7),
     "densenet": lambda: DenseNet(8, (3, 4), 16, num_classes=7),
+    "swin": lambda: SwinTransformer([4, 4], 32, [2, 2], [1, 2], [4, 4], num_classes=7),
     "layers": Layers,
 }
 # Times the source's lines that the code may have.

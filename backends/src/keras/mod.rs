@@ -86,7 +86,8 @@ pub fn generate(graph: &Graph, options: &Options) -> Result<Generated> {
         }
     }
     Error::collect(problems)?;
-    let program = plan::plan(graph, leaves, &Dialect { sequential: CHAIN, identity: IDENTITY, functional: true })?;
+    let dialect = Dialect { sequential: CHAIN, identity: IDENTITY, functional: true, holder: |_| None };
+    let program = plan::plan(graph, leaves, Vec::new(), &dialect)?;
     let mut joint = JOINTS[0];
     let mut functions = functional::functions(&program, joint, &HashSet::new());
     if trace::collide(&program, &functions, joint) {

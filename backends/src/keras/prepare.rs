@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use modelport_ir::op::{Binary, Concat, Gather, MatMul, Op};
+use modelport_ir::pass::fold_constants;
 use modelport_ir::{Dim, Graph, NodeId, Result, Value};
 
 /// The graph as it is planned.
@@ -11,6 +12,8 @@ use modelport_ir::{Dim, Graph, NodeId, Result, Value};
 /// When the graph has a cycle.
 pub fn prepared(graph: &Graph) -> Result<Graph> {
     let mut graph = graph.clone();
+    fold_constants::all(&mut graph)?;
+    graph.prune();
     share_tables(&mut graph)?;
     drop_moves_of_ones(&mut graph)?;
     nest_concats(&mut graph)?;
@@ -154,6 +157,8 @@ mod tests {
         };
         let (x, _, z) = flat("ones", &[1, 1, 5]);
         let (_, moved, other) = flat("image", &[2, 1, 5]);
+        graph.output("flat", z.into());
+        graph.output("moved", other.into());
         let graph = prepared(&graph).unwrap();
         assert_eq!(graph.input_of(z, 0), Some(x));
         assert_eq!(graph.input_of(other, 0), Some(moved.into()));

@@ -274,7 +274,7 @@ impl Planner<'_> {
         }
         let groups: Vec<_> = groups.into_values().collect();
         let chains: Vec<bool> = groups.iter().map(|group| self.chains(group).is_some()).collect();
-        let Dialect { sequential, identity, functional } = *self.dialect;
+        let Dialect { sequential, identity, functional, .. } = *self.dialect;
         let place = |region: usize| {
             let (form, index) = self.place(region);
             (form.to_owned(), index)

@@ -58,6 +58,8 @@ pub enum MemberKind {
     Buffer,
     /// A tensor that is trained.
     Parameter,
+    /// A tensor that is no entry of the source's state dict.
+    Constant,
 }
 
 /// A module of a chain, with its weights.
@@ -67,6 +69,15 @@ pub struct ModuleForm {
     pub ctor: Expr,
     /// Its weights.
     pub params: Vec<Param>,
+}
+
+/// A weight that nothing reads.
+#[derive(Clone, Debug)]
+pub struct Spare {
+    /// Dotted path of the module that holds it.
+    pub path: String,
+    /// The weight.
+    pub tensor: Member,
 }
 
 /// A weight: its key below the member (empty for a member that is itself a tensor), and where it came from.

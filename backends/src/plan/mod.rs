@@ -20,17 +20,20 @@ mod words;
 
 use modelport_ir::{Graph, Result};
 
+use crate::python::Expr;
+
 pub use arguments::Declared;
 pub use class::{Class, Program};
-pub use leaf::{Functional, Leaf, Member, MemberKind, ModuleForm, Param};
+pub use leaf::{Functional, Leaf, Member, MemberKind, ModuleForm, Param, Spare};
 
-/// Plans the program of a graph whose nodes are `leaves`, one for each node that is no constant and no input.
+/// Plans the program of a graph whose nodes are `leaves`, one for each node that is no constant and no input. Where the
+/// source has modules, `spare` are weights that nothing reads, with the modules that hold them.
 ///
 /// # Errors
 /// When the graph has a cycle.
-pub fn plan(graph: &Graph, leaves: Vec<Leaf>, dialect: &Dialect) -> Result<Program> {
+pub fn plan(graph: &Graph, leaves: Vec<Leaf>, spare: Vec<Spare>, dialect: &Dialect) -> Result<Program> {
     if graph.modules.len() > 1 && !dialect.functional {
-        return Ok(modules::program(graph, &leaves, dialect));
+        return Ok(modules::program(graph, &leaves, spare, dialect));
     }
     let paths = scope::paths(graph, &leaves);
     let tree = region::Tree::new(graph, &leaves, paths);
@@ -46,4 +49,6 @@ pub struct Dialect {
     /// Whether classes are to become functions: what is in a chain then keeps its name, as the keyword of an argument,
     /// and is never counted out.
     pub functional: bool,
+    /// The layer that a module which is never called can be, by its weights.
+    pub holder: fn(&[Param]) -> Option<Expr>,
 }

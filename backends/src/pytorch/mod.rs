@@ -7,6 +7,7 @@ mod layers;
 mod recurrent;
 mod shapes;
 mod source;
+mod spare;
 mod spatial;
 
 use modelport_ir::op::Op;
@@ -58,11 +59,10 @@ pub fn generate(graph: &Graph, options: &Options) -> Result<Generated> {
         }
     }
     Error::collect(problems)?;
-    let program = plan::plan(
-        graph,
-        leaves,
-        &Dialect { sequential: "nn.Sequential", identity: "nn.Identity", functional: false },
-    )?;
+    let spare = if options.inference { Vec::new() } else { spare::weights(graph) };
+    let (sequential, identity) = ("nn.Sequential", "nn.Identity");
+    let dialect = Dialect { sequential, identity, functional: false, holder: spare::layer };
+    let program = plan::plan(graph, leaves, spare, &dialect)?;
     let code = source::render(graph, &program, options)?;
     Ok(Generated { code, params: program.params })
 }

@@ -53,6 +53,8 @@ pub fn render(graph: &Graph, program: &Program, options: &Options) -> Result<Str
     context.insert("weights", &Lit::Str(options.weights_file.clone()).to_string());
     context.insert("kit_model", &options.kit_model);
     context.insert("restore", &options.restore);
+    let mut members = program.classes.iter().flat_map(|class| &class.members);
+    context.insert("constants", &members.any(|(kind, _, ctor)| *kind == MemberKind::Constant && is_stored(ctor)));
     // Said of a whole module, PyTorch takes it for kernels of two spatial axes alone.
     let ranks: Vec<usize> = program.params.iter().map(|param| param.tensor.rank()).collect();
     context.insert("channels_last", &(options.inference && ranks.contains(&4) && !ranks.contains(&5)));
@@ -86,8 +88,27 @@ fn docstring(graph: &Graph, program: &Program, options: &Options) -> Vec<String>
     crate::docstring::docstring(graph, title, &inputs, Layout::ChannelsFirst, &usage)
 }
 
-fn is_zeros(ctor: &Expr) -> bool {
+/// Whether a member gets its elements from the weights file.
+fn is_stored(ctor: &Expr) -> bool {
     matches!(ctor, Expr::Call(function, _) if **function == Expr::name("torch.zeros"))
+}
+
+/// `torch.full((…), nan)` in the place of zeros.
+fn unset(ctor: &Expr) -> Expr {
+    let Expr::Call(_, args) = ctor else { return ctor.clone() };
+    let (sizes, dtype): (Vec<&Arg>, Vec<&Arg>) = args.iter().partition(|arg| arg.name.is_none());
+    if !is_stored(ctor) || !dtype.is_empty() {
+        return ctor.clone();
+    }
+    let shape = Expr::Tuple(sizes.into_iter().map(|arg| arg.value.clone()).collect());
+    Expr::call("torch.full", vec![Arg::new(shape), Arg::new(Expr::slot("value", Lit::float(f32::NAN)))])
+}
+
+fn buffer(name: &str, ctor: &Expr, persistent: bool) -> Expr {
+    let persistent = Expr::slot("persistent", Lit::Bool(persistent));
+    let name = Expr::slot("name", Lit::Str(name.to_owned()));
+    let persistent = Arg::keyword("persistent", persistent, Some(Lit::Bool(true)));
+    Expr::call("self.register_buffer", vec![Arg::new(name), Arg::new(ctor.clone()), persistent])
 }
 
 /// Modules that are made in a loop.
@@ -125,22 +146,9 @@ fn class_text(class: &Class) -> ClassText {
             MemberKind::Parameter => {
                 (format!("self.{name} = "), Expr::call("nn.Parameter", vec![Arg::new(ctor.clone())]))
             }
-            MemberKind::Buffer => (
-                String::new(),
-                Expr::call(
-                    "self.register_buffer",
-                    vec![
-                        Arg::new(Expr::slot("name", Lit::Str(name.clone()))),
-                        Arg::new(ctor.clone()),
-                        // What is made with its elements is in no weights file.
-                        Arg::keyword(
-                            "persistent",
-                            Expr::slot("persistent", Lit::Bool(is_zeros(ctor))),
-                            Some(Lit::Bool(true)),
-                        ),
-                    ],
-                ),
-            ),
+            MemberKind::Buffer => (String::new(), buffer(name, ctor, true)),
+            // In the weights file, where nothing else makes it; its elements are never there by chance.
+            MemberKind::Constant => (String::new(), buffer(name, &unset(ctor), false)),
         };
         init.extend(noted(statement(8, &prefix, &expr), class.notes.get(name)));
     }

@@ -16,7 +16,7 @@ use serde_json::Value as Json;
 
 use super::archive::Archive;
 use super::arg::Arg;
-use super::lower::Lower;
+use super::lower::{self, Lower};
 use super::program::{self, Node, Payloads, Program, Size, TensorMeta, Union};
 use super::state::StateDict;
 use super::{content, fill, ops, state};
@@ -288,6 +288,7 @@ impl Reader<'_> {
             batch,
         };
         run.modules();
+        run.lower.entries(self.tensors.iter().map(|(key, tensor)| (key.clone(), tensor.clone())));
         run.ties();
         run.inputs()?;
         let mut problems = Vec::new();
@@ -376,12 +377,16 @@ impl Run<'_> {
                     continue;
                 }
             };
+            let is_entry = kind != "tensor_constant" && spec.get("persistent") != Some(&Json::Bool(false));
             let found = tensors.get(&key).or_else(|| self.reader.tensors.get(&key));
             match (found.or_else(|| self.reader.constants.get(&key)).cloned(), kind.as_str()) {
                 (Some(tensor), "parameter") => {
                     self.values.insert(placeholder, self.lower.parameter(&key, tensor));
                 }
-                (Some(tensor), _) => drop(self.values.insert(placeholder, self.lower.buffer(&key, tensor))),
+                (Some(tensor), _) => {
+                    let name = if is_entry { key } else { lower::keyless(&key) };
+                    self.values.insert(placeholder, self.lower.buffer(&name, tensor));
+                }
                 (None, _) => problems.push(Problem::new("a weight is missing in the archive").node(key)),
             }
         }

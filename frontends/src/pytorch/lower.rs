@@ -29,6 +29,8 @@ pub struct Lower {
     pub expressions: Expressions,
     /// Dotted paths of the modules that are being computed, the innermost last.
     stack: Vec<String>,
+    /// What the state dict has.
+    entries: Vec<(String, Tensor)>,
     /// Other keys of the same weight.
     tied: HashMap<Arc<str>, Vec<Arc<str>>>,
     /// Constants in the graph, by name.
@@ -110,6 +112,11 @@ impl Lower {
         Weight { name: key.into(), tensor, trainable: false }.into()
     }
 
+    /// Says what the state dict has, for those entries that no output will need.
+    pub fn entries(&mut self, entries: impl IntoIterator<Item = (String, Tensor)>) {
+        self.entries = entries.into_iter().collect();
+    }
+
     /// Says that these keys of the state dict are one weight. Each module computes with its own key.
     pub fn tie(&mut self, keys: &[&str]) {
         for key in keys {
@@ -134,6 +141,15 @@ impl Lower {
     /// Those of the passes.
     pub fn finish(mut self) -> Result<Graph> {
         self.graph.prune();
+        let read: HashSet<&str> =
+            self.constants.keys().map(|key| &**key).filter(|key| self.graph.find(key).is_some()).collect();
+        // The counters of norms that are used are made with these.
+        let counts = |key: &str| {
+            key.strip_suffix("num_batches_tracked")
+                .is_some_and(|path| read.contains(format!("{path}running_mean").as_str()))
+        };
+        let spare = self.entries.iter().filter(|(key, _)| !read.contains(key.as_str()) && !counts(key));
+        self.graph.spare = spare.cloned().collect();
         pass::run(&mut self.graph, pass::NORMALIZE)?;
         self.graph.prune();
         Ok(self.graph)
@@ -429,6 +445,14 @@ impl Lower {
         let any = || self.graph.ids().into_iter().map(Value::from).find(|value| has(value, true));
         let message = || Error::new(format!("no value has all free sizes of {shape}"));
         found.or_else(any).map(Some).ok_or_else(message)
+    }
+}
+
+/// The name of a constant that is no entry of the state dict, though it has a key: of a buffer that is not saved.
+pub fn keyless(key: &str) -> String {
+    match key.rsplit_once('.') {
+        Some((path, name)) => format!("{path}/{name}"),
+        None => format!("constants/{key}"),
     }
 }
 

@@ -114,7 +114,7 @@ fn whole_module(path: &Path, objects: &objects::Objects, source: &Source) -> Res
     let tree = tree.ok_or_else(|| failed("holds no module".to_owned()))?;
     let origin = format!("PyTorch module {}", tree.class_name());
     let default = tree.class.starts_with("torchvision.").then(|| arch::default_input(&tree)).flatten();
-    let graph = arch::lower(&tree, (&stem(path), &origin), &source.input_shapes, default.as_deref());
+    let graph = arch::lower(&tree, tree.state(), (&stem(path), &origin), &source.input_shapes, default.as_deref());
     graph.map_err(|error| error.in_file(path))
 }
 

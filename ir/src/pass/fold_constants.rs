@@ -9,7 +9,8 @@
 //! Reshapes, transposes, slices and casts of a weight are views: nothing is read, whatever its size, and the view
 //! keeps the name of the variable. Other expressions are evaluated if all that enters and leaves them is small.
 //! Expressions that a layer takes as its weight (a kernel that is normalised, say) are evaluated up to a larger size,
-//! since no layer could take them otherwise.
+//! since no layer could take them otherwise. Where the source has modules, what it computes in a few words (a mask from
+//! the numbers of regions, say) stays computed.
 
 use std::collections::HashSet;
 
@@ -25,9 +26,20 @@ use crate::tensor::Tensor;
 const SMALL: usize = 1 << 16;
 /// Elements of a value that is evaluated because a layer needs it.
 const LARGE: usize = 1 << 24;
+/// Elements up to which a constant that the source does not have may take the place of what makes it.
+const FEW: usize = 32;
 
-/// Folds everything that can be.
+/// Folds everything that can be, but for what a source with modules says shorter.
 pub fn run(graph: &mut Graph) -> Result<usize> {
+    let weights = weights(graph);
+    forward(graph, |graph, id| {
+        let weight = weights.contains(&id);
+        if !weight && !graph.modules.is_empty() && spreads(graph, id) { Ok(false) } else { fold(graph, id, weight) }
+    })
+}
+
+/// Folds everything that can be, for targets to which a constant is a weight like others.
+pub fn all(graph: &mut Graph) -> Result<usize> {
     let weights = weights(graph);
     forward(graph, |graph, id| fold(graph, id, weights.contains(&id)))
 }
@@ -106,6 +118,22 @@ fn fold(graph: &mut Graph, id: NodeId, weight: bool) -> Result<bool> {
         graph.replace_uses(Value { node: id, output }, new);
     }
     Ok(true)
+}
+
+/// Whether a node only spreads or reorders constants, so that it says more than its result.
+fn spreads(graph: &Graph, id: NodeId) -> bool {
+    let sizes = |value: Value| graph.shape(value).sizes().unwrap_or_default();
+    let numel = |value: Value| graph.shape(value).numel().known().unwrap_or(0);
+    let inputs: Vec<Value> = graph.inputs_of(id).into_iter().flatten().collect();
+    let count = numel(id.into());
+    let real = |value: Value| -> Vec<usize> { sizes(value).into_iter().filter(|&size| size != 1).collect() };
+    count > FEW
+        && match graph.op(id) {
+            Op::Binary(_) | Op::Select(_) => inputs.iter().all(|&input| numel(input) < count),
+            Op::Reshape(_) => inputs.first().is_some_and(|&input| real(input) != real(id.into())),
+            Op::Transpose(_) => true,
+            _ => false,
+        }
 }
 
 /// The outputs as views of the input, where the operator only says in which order to read it.

@@ -20,7 +20,7 @@ use super::arguments::arguments;
 use super::block::Block;
 use super::class::{Class, Program};
 use super::forward::{self, Step};
-use super::leaf::{Leaf, Member, MemberKind, Param};
+use super::leaf::{Leaf, Member, MemberKind, Param, Spare};
 use super::{Dialect, modules, unify};
 use crate::python::{Arg, Expr, Namer, Slot, camel_case, identifier, snake_case};
 use flow::Block as Flow;
@@ -29,9 +29,9 @@ use tree::Tree;
 pub use tree::is_torch_class;
 
 /// Plans the program of a graph with modules.
-pub fn program(graph: &Graph, leaves: &[Leaf], dialect: &Dialect) -> Program {
+pub fn program(graph: &Graph, leaves: &[Leaf], spare: Vec<Spare>, dialect: &Dialect) -> Program {
     let leaves = &one_name(graph, leaves);
-    let mut tree = Tree::new(graph, leaves);
+    let mut tree = Tree::new(graph, leaves, spare, dialect.holder);
     let blocks = flow::blocks(&mut tree, graph);
     let mut planner = modules::Planner {
         graph,
@@ -248,7 +248,8 @@ impl Planner<'_> {
         let class: String = class.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
         let name = match class.as_str() {
             "" if module == 0 => camel_case(&self.graph.name),
-            "" => camel_case(&of.name),
+            // `aux1`, `aux2`
+            "" => camel_case(of.name.trim_end_matches(|c: char| c.is_ascii_digit())),
             class if is_torch_class(class) && module == 0 => format!("{}{class}", camel_case(&self.graph.name)),
             class if is_torch_class(class) => format!("{class}Block"),
             class => class.to_owned(),
@@ -363,5 +364,5 @@ impl Planner<'_> {
 
 /// Whether a weight is one of the network itself or a module's.
 fn is_tensor(kind: MemberKind) -> bool {
-    matches!(kind, MemberKind::Parameter | MemberKind::Buffer)
+    !matches!(kind, MemberKind::Module | MemberKind::Row)
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use modelport_ir::{Graph, Value};
 
-use crate::plan::leaf::{Leaf, Member, MemberKind, Param};
-use crate::python::Expr;
+use crate::plan::leaf::{Leaf, Member, MemberKind, Param, Spare};
+use crate::python::{Arg, Expr};
 
 /// A module of the source.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +84,7 @@ pub struct Tree {
 
 impl Tree {
     /// Builds the tree of a graph with modules.
-    pub fn new(graph: &Graph, leaves: &[Leaf]) -> Tree {
+    pub fn new(graph: &Graph, leaves: &[Leaf], spare: Vec<Spare>, holder: fn(&[Param]) -> Option<Expr>) -> Tree {
         let mut tree = Tree {
             modules: Vec::new(),
             calls: Vec::new(),
@@ -114,7 +114,7 @@ impl Tree {
                 *at = indices.iter().copied().min().unwrap_or(usize::MAX).min(*at);
             }
         }
-        tree.layers(leaves, &own);
+        tree.layers(graph, leaves, &own);
         let mut placed: Vec<(usize, Call)> = Vec::with_capacity(leaves.len());
         for (&module, indices) in &own {
             for &index in indices {
@@ -123,6 +123,13 @@ impl Tree {
         }
         placed.sort_by_key(|(index, _)| *index);
         tree.calls = placed.into_iter().map(|(_, call)| call).collect();
+        for Spare { path, tensor } in spare {
+            let module = tree.module(&path, graph);
+            if tree.modules[module].layer.is_none() {
+                tree.modules[module].tensors.push(tensor);
+            }
+        }
+        tree.holders(holder);
         tree.mark_used();
         // Numbers in order; else in the order in which they are first called.
         for index in 0..tree.modules.len() {
@@ -202,8 +209,9 @@ impl Tree {
     }
 
     /// Finds the modules that are one layer.
-    fn layers(&mut self, leaves: &[Leaf], own: &BTreeMap<usize, Vec<usize>>) {
+    fn layers(&mut self, graph: &Graph, leaves: &[Leaf], own: &BTreeMap<usize, Vec<usize>>) {
         let mut refused: HashSet<usize> = HashSet::new();
+        let held = self.held(graph);
         for (&module, indices) in own {
             for &index in indices {
                 let leaf = &leaves[index];
@@ -230,7 +238,11 @@ impl Tree {
                     layer.ctor != ctor || sources(&layer.params) != sources(&params)
                 });
                 let foreign = target != module && own.contains_key(&target);
-                if has_children || mixed || other || foreign {
+                // Something else reads a weight of the module that the layer does not have.
+                let lacks = held
+                    .get(&target)
+                    .is_some_and(|keys| keys.iter().any(|key| params.iter().all(|param| param.key != *key)));
+                if has_children || mixed || other || foreign || lacks {
                     refused.insert(target);
                     continue;
                 }
@@ -250,6 +262,22 @@ impl Tree {
             self.modules[module].layer = None;
             self.ties.retain(|(tied, _, _)| *tied != module);
         }
+    }
+
+    /// The keys of each module's weights.
+    fn held<'a>(&self, graph: &'a Graph) -> HashMap<usize, Vec<&'a str>> {
+        let mut held: HashMap<usize, Vec<&str>> = HashMap::new();
+        for id in graph.ids().into_iter().filter(|&id| graph.tensor(id.into()).is_some()) {
+            let name = &graph.node(id).name;
+            // One weight in two forms is two constants.
+            let is_second = name
+                .rsplit_once('_')
+                .is_some_and(|(stem, number)| number.bytes().all(|b| b.is_ascii_digit()) && graph.find(stem).is_some());
+            if let Some((module, key)) = self.holder(name).filter(|_| !is_second) {
+                held.entry(module).or_default().push(key);
+            }
+        }
+        held
     }
 
     /// Whether a module is an entry of a chain, which has no place for functions beside it.
@@ -284,9 +312,11 @@ impl Tree {
                 if target == module {
                     call.home = self.modules[module].parent.unwrap_or(0);
                 }
-                call.references = vec![Reference::Module(target)];
                 if leaf.members.is_empty() {
-                    call.expr = Expr::Call(Box::new(Expr::Member(0)), vec![crate::python::Arg::new(Expr::Operand(0))]);
+                    call.references = vec![Reference::Module(target)];
+                    call.expr = Expr::Call(Box::new(Expr::Member(0)), vec![Arg::new(Expr::Operand(0))]);
+                } else {
+                    self.fill(graph, &mut call, &leaf.members, &leaf.expr, Some(target));
                 }
                 call.hints = match leaf.results.as_slice() {
                     [] => vec![self.modules[target].name.clone()],
@@ -305,12 +335,22 @@ impl Tree {
             Some(form) if weighted => (&form.members, &form.expr),
             _ => (&leaf.members, &leaf.expr),
         };
-        // Weights become operands: who holds them is seen where they are read.
+        self.fill(graph, &mut call, members, expr, None);
+        call
+    }
+
+    /// Gives a call its members. Weights become operands: who holds them is seen where they are read. The one module
+    /// may be a module of the source.
+    fn fill(&mut self, graph: &Graph, call: &mut Call, members: &[Member], expr: &Expr, module: Option<usize>) {
         let mut places = Vec::with_capacity(members.len());
         for member in members {
             let constant = member.params.first().and_then(|param| graph.find(&param.source)).map(Value::from);
-            places.push(match (member.kind, constant) {
-                (MemberKind::Parameter | MemberKind::Buffer, Some(value)) => {
+            places.push(match (member.kind, constant, module) {
+                (MemberKind::Module, _, Some(module)) => {
+                    call.references.push(Reference::Module(module));
+                    Expr::Member(call.references.len() - 1)
+                }
+                (MemberKind::Parameter | MemberKind::Buffer, Some(value), _) => {
                     self.hold(graph, value, member, call.home);
                     call.operands.push(value);
                     Expr::Operand(call.operands.len() - 1)
@@ -325,7 +365,6 @@ impl Tree {
             Expr::Member(index) => places.get(*index).cloned(),
             _ => None,
         });
-        call
     }
 
     /// Notes who holds a weight.
@@ -347,8 +386,9 @@ impl Tree {
                 for tensor in &self.modules[module].tensors {
                     namer.take(&tensor.role);
                 }
+                member.kind = MemberKind::Constant;
                 if let Some((ctor, role)) = graph.tensor(value).and_then(super::constant::expression) {
-                    member = Member { kind: MemberKind::Buffer, role: role.to_owned(), ctor, params: Vec::new() };
+                    member = Member { role: role.to_owned(), ctor, params: Vec::new(), ..member };
                 }
                 (module, namer.take(&member.role))
             }
@@ -356,6 +396,23 @@ impl Tree {
         self.homes.insert(value, (module, key.clone()));
         if self.modules[module].layer.is_none() {
             self.modules[module].tensors.push(Member { role: key, ..member });
+        }
+    }
+
+    /// Modules that only hold weights may be layers.
+    fn holders(&mut self, holder: fn(&[Param]) -> Option<Expr>) {
+        let called: HashSet<usize> = self.calls.iter().map(|call| call.home).collect();
+        for (index, module) in self.modules.iter_mut().enumerate().skip(1) {
+            let named = !module.class.is_empty() && !is_torch_class(&module.class);
+            if named || module.layer.is_some() || !module.children.is_empty() || called.contains(&index) {
+                continue;
+            }
+            let below = |tensor: &Member| tensor.params.iter().map(|p| p.below(&tensor.role)).collect::<Vec<_>>();
+            let params: Vec<Param> = module.tensors.iter().flat_map(below).collect();
+            if let Some(ctor) = holder(&params) {
+                module.layer = Some(Layer { ctor, params });
+                module.tensors.clear();
+            }
         }
     }
 
@@ -371,23 +428,29 @@ impl Tree {
     }
 }
 
-/// A leaf as one module called with its first operand: what makes the module, and its weights.
+/// A leaf as one module called with one value: what makes the module, and its weights.
 fn layer(leaf: &Leaf) -> Option<(Expr, Vec<Param>)> {
-    let called = |expr: &Expr| match expr {
-        // A call that gives several values may take states beside its first operand.
-        Expr::Prefix("", call) => matches!(&**call, Expr::Call(function, _) if **function == Expr::Member(0)),
-        Expr::Call(function, args) if **function == Expr::Member(0) => {
-            matches!(args.as_slice(), [arg] if arg.value == Expr::Operand(0))
-        }
+    let mut modules = leaf.members.iter().enumerate().filter(|(_, member)| member.kind == MemberKind::Module);
+    let Some((at, module)) = modules.next() else {
+        return match leaf.modules.as_deref() {
+            Some([module]) if leaf.members.is_empty() && leaf.operands.len() == 1 => {
+                Some((module.ctor.clone(), module.params.clone()))
+            }
+            _ => None,
+        };
+    };
+    // What it is called with may be a weight, of which nothing but a module makes anything.
+    let single = |args: &[Arg]| match args {
+        [arg] => matches!(arg.value, Expr::Operand(0) | Expr::Member(_)),
         _ => false,
     };
-    match (leaf.members.as_slice(), leaf.modules.as_deref()) {
-        ([member], _) if member.kind == MemberKind::Module && called(&leaf.expr) => {
-            Some((member.ctor.clone(), member.params.clone()))
-        }
-        ([], Some([module])) if leaf.operands.len() == 1 => Some((module.ctor.clone(), module.params.clone())),
-        _ => None,
-    }
+    let called = match &leaf.expr {
+        // A call that gives several values may take states beside its first operand.
+        Expr::Prefix("", call) => matches!(&**call, Expr::Call(function, _) if **function == Expr::Member(at)),
+        Expr::Call(function, args) => **function == Expr::Member(at) && single(args),
+        _ => false,
+    };
+    (called && modules.next().is_none()).then(|| (module.ctor.clone(), module.params.clone()))
 }
 
 /// Names of `torch.nn` that generated classes must not have, as they would mean something else.

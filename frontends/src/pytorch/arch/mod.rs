@@ -32,7 +32,7 @@ mod vision_transformer;
 
 use std::collections::BTreeSet;
 
-use modelport_ir::{DType, Dim, Error, Graph, Problem, Result, Shape};
+use modelport_ir::{DType, Dim, Error, Graph, Problem, Result, Shape, Tensor};
 
 pub use recognise::{Arguments, FAMILIES, Family, recognise};
 
@@ -76,14 +76,21 @@ fn forward(class: &str) -> Option<Forward> {
     }
 }
 
-/// The graph of a network that is given as a tree of modules. `default` is its input's shape without the batch, for when
-/// `shapes` has none.
+/// The graph of a network that is given as a tree of modules, with all that its state dict has. `default` is its input's
+/// shape without the batch, for when `shapes` has none.
 ///
 /// # Errors
 /// All classes that are not known; what the operators can't take.
-pub fn lower(tree: &ModuleTree, names: (&str, &str), shapes: &[Vec<i64>], default: Option<&[usize]>) -> Result<Graph> {
+pub fn lower(
+    tree: &ModuleTree,
+    entries: Vec<(String, Tensor)>,
+    names: (&str, &str),
+    shapes: &[Vec<i64>],
+    default: Option<&[usize]>,
+) -> Result<Graph> {
     check_classes(tree)?;
     let mut net = Lower::new(names.0, names.1);
+    net.entries(entries);
     net.root(tree.class_name());
     let shape = input_shape(tree, shapes, default)?;
     let embeds = first_layer(tree).is_some_and(|layer| layer.class_name().starts_with("Embedding"));
@@ -93,9 +100,13 @@ pub fn lower(tree: &ModuleTree, names: (&str, &str), shapes: &[Vec<i64>], defaul
     net.finish()
 }
 
-/// Every tensor in a result is an output.
+/// Every tensor in a result is an output; a pair of a name and a tensor is one of a dictionary.
 fn output(net: &mut Lower, name: &str, result: &Arg) -> Result<()> {
     match result {
+        Arg::List(list) if matches!(list.as_slice(), [Arg::Str(_), _]) => match list.as_slice() {
+            [Arg::Str(name), value] => output(net, name, value),
+            _ => Ok(()),
+        },
         Arg::List(list) => {
             list.iter().enumerate().try_for_each(|(index, item)| output(net, &format!("{name}_{index}"), item))
         }

@@ -151,7 +151,8 @@ pub fn recognise(state: &StateDict, arguments: &Arguments, name: &str, shapes: &
     let Candidate { name: arch, details, tree, input } = fit.candidate;
     let why = format!("all {} keys and their shapes are those of {arch} ({details})", state.tensors.len());
     let source = format!("PyTorch state dict, recognised as {arch}: {why}");
-    let lowered = super::lower(&tree, (name, &source), shapes, Some(&input));
+    let entries = state.tensors.iter().chain(&state.counters).map(|(key, tensor)| (key.clone(), tensor.clone()));
+    let lowered = super::lower(&tree, entries.collect(), (name, &source), shapes, Some(&input));
     lowered.map_err(|mut error| {
         let hint = format!("Its keys are those of {arch}. {}", other_ways());
         for problem in &mut error.problems {

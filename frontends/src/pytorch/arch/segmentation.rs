@@ -26,10 +26,11 @@ pub fn forward(class: &str) -> Option<Forward> {
                 if this.has(head) {
                     let feature = named(this, net, &features, name)?;
                     let y = this.call(net, head, &feature)?;
-                    result.push(resized(this, net, &y, &x)?);
+                    let y = resized(this, net, &y, &x)?;
+                    result.push(vec![name.into(), y].into());
                 }
             }
-            Ok(if result.len() == 1 { result.swap_remove(0) } else { result.into() })
+            Ok(Arg::List(result))
         },
         "FCNHead" | "DeepLabHead" | "ASPPConv" => |this, net, x| {
             let x = one(this, net, x)?;
@@ -53,7 +54,8 @@ pub fn forward(class: &str) -> Option<Forward> {
             let x = one(this, net, x)?;
             let features = this.call(net, "backbone", &x)?;
             let y = this.call(net, "classifier", &features)?;
-            resized(this, net, &y, &x)
+            let y = resized(this, net, &y, &x)?;
+            Ok(vec![vec!["out".into(), y].into()].into())
         },
         "LRASPPHead" => |this, net, features| {
             let features = one(this, net, features)?;

@@ -127,9 +127,7 @@ fn attention(this: &This, net: &mut Lower, x: &[Arg]) -> Result<Arg> {
     let mut scores = scores(this, net, q, k, (channels as f64 / heads as f64).powf(-0.5))?;
     scores = F::add(net, &scores, &bias)?;
     if shifts {
-        let mask = mask([full_height, full_width], window, shift);
-        let shape = [1, windows as usize, 1, area as usize, area as usize];
-        let mask = net.buffer(&join(net.path(), "attn_mask"), Tensor::from_f32(&shape, &mask));
+        let mask = mask(net, [full_height, full_width], window, shift)?;
         scores = F::reshape(net, &scores, &[-1, windows, heads, area, area])?;
         scores = F::add(net, &scores, &mask)?;
         scores = F::reshape(net, &scores, &[-1, heads, area, area])?;
@@ -155,26 +153,24 @@ fn attention(this: &This, net: &mut Lower, x: &[Arg]) -> Result<Arg> {
     Ok(x)
 }
 
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-}
-
 /// Query, key and value; the second version's keys have no bias, whatever is stored.
 fn projected(this: &This, net: &mut Lower, x: &Arg) -> Result<Arg> {
     let Some(qkv) = this.child("qkv") else { return Err(this.fail(net, "has no qkv")) };
-    let stored = qkv.tree.parameters.get("bias").and_then(Option::as_ref);
-    let Some(bias) = stored.filter(|_| this.tree.parameters.contains_key("logit_scale")) else {
+    let width = i64::try_from(qkv.shape("bias").first().map_or(0, |width| width / 3)).unwrap_or(0);
+    if width == 0 || !this.tree.parameters.contains_key("logit_scale") {
         return this.call(net, "qkv", x);
-    };
-    let mut values = bias.to_f32().map_err(|error| this.fail(net, format!("its bias can't be read: {error}")))?;
-    let length = values.len() / 3;
-    values.iter_mut().skip(length).take(length).for_each(|value| *value = 0.0);
-    let mut tree = qkv.tree.clone();
-    tree.parameters.insert("bias".to_owned(), Some(Tensor::from_f32(&[values.len()], &values)));
-    net.enter("qkv", tree.class_name());
-    let result = This { tree: &tree }.run(net, std::slice::from_ref(x));
+    }
+    net.enter("qkv", "");
+    let (weight, bias) = (qkv.weight(net, "weight"), qkv.weight(net, "bias"));
     net.exit();
-    result
+    let bias = net.call("aten.clone", &[bias], &[])?;
+    let part = |net: &mut Lower, start: i64, end: i64| {
+        net.call("aten.slice", &[bias.clone(), 0i64.into(), start.into(), end.into()], &[])
+    };
+    let (query, value) = (part(net, 0, width)?, part(net, 2 * width, 3 * width)?);
+    let none = net.call("aten.zeros", &[[width].into()], &[])?;
+    let bias = F::cat(net, vec![query, none, value], 0)?;
+    net.call("aten.linear", &[x.clone(), weight, bias], &[])
 }
 
 fn scores(this: &This, net: &mut Lower, q: Arg, k: Arg, scale: f64) -> Result<Arg> {
@@ -228,26 +224,32 @@ fn position_bias(this: &This, net: &mut Lower, heads: i64, area: i64) -> Result<
     net.call("aten.mul", &[bias, 16.0.into()], &[])
 }
 
-/// -100 between places of one window that were not neighbours before the shift.
-fn mask(size: [i64; 2], window: [i64; 2], shift: [i64; 2]) -> Vec<f32> {
+/// -100 between places of one window that were not neighbours before the shift, `[1, windows, 1, area, area]`.
+fn mask(net: &mut Lower, size: [i64; 2], window: [i64; 2], shift: [i64; 2]) -> Result<Arg> {
     let band = |at: i64, axis: usize| {
         // Python's slice -0 is the beginning: nothing is in the last band, and all of it in none.
         let (first, second) = (size[axis] - window[axis], size[axis] - shift[axis]);
         if shift[axis] == 0 { 2 } else { i64::from(at >= first) + i64::from(at >= second) }
     };
-    let region = |row: i64, column: i64| band(row, 0) * 3 + band(column, 1);
-    let mut mask = Vec::new();
-    for down in 0..size[0] / window[0] {
-        for across in 0..size[1] / window[1] {
-            let places: Vec<i64> = (0..window[0] * window[1])
-                .map(|i| region(down * window[0] + i / window[1], across * window[1] + i % window[1]))
-                .collect();
-            for a in &places {
-                mask.extend(places.iter().map(|b| if a == b { 0.0 } else { -100.0 }));
-            }
-        }
-    }
-    mask
+    let band = &band;
+    let regions =
+        (0..size[0]).flat_map(|row| (0..size[1]).map(move |column| (band(row, 0) * 3 + band(column, 1)) as f32));
+    let regions: Vec<f32> = regions.collect();
+    let shape = size.map(|size| usize::try_from(size).unwrap_or(0));
+    let name = net.node_name("regions");
+    let regions = net.buffer(&name, Tensor::from_f32(&shape, &regions));
+    let regions: Arg = net.value(&regions)?.into();
+    let (down, across) = (size[0] / window[0], size[1] / window[1]);
+    let x = F::reshape(net, &regions, &[down, window[0], across, window[1]])?;
+    let x = F::permute(net, &x, [0, 2, 1, 3])?;
+    let x = F::reshape(net, &x, &[down * across, window[0] * window[1]])?;
+    let rows = net.call("aten.unsqueeze", &[x.clone(), 1i64.into()], &[])?;
+    let columns = net.call("aten.unsqueeze", &[x, 2i64.into()], &[])?;
+    let between = net.call("aten.sub", &[rows, columns], &[])?;
+    let apart = net.call("aten.ne", &[between.clone(), 0.0.into()], &[])?;
+    let mask = net.call("aten.masked_fill", &[between, apart, (-100.0).into()], &[])?;
+    let mask = net.call("aten.unsqueeze", &[mask, 1i64.into()], &[])?;
+    net.call("aten.unsqueeze", &[mask, 0i64.into()], &[])
 }
 
 /// The network of these weights. Heads are 32 wide; windows follow from the table of positions.

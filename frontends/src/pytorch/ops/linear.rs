@@ -35,6 +35,11 @@ fn linear(call: &mut Call) -> Result<Arg> {
         let tensor = weight.tensor.permuted(&[1, 0]).map_err(|message| call.fail(message))?;
         let weights = call.lower.constant(&crate::pytorch::arg::Weight { tensor, ..weight });
         let bias = call.optional("bias")?;
+        let is_computed = |bias: Value| call.lower.graph.tensor(bias).is_none();
+        if let Some(bias) = bias.filter(|&bias| is_computed(bias)) {
+            let y = call.add_with(op::Dense {}, &[Some(x), Some(weights), None])?;
+            return Ok(call.add(op::Binary::Add, &[y, bias])?.into());
+        }
         return Ok(call.add_with(op::Dense {}, &[Some(x), Some(weights), bias])?.into());
     }
     let weight = call.value("weight")?;

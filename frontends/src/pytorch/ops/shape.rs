@@ -61,7 +61,7 @@ pub const OPS: &[Entry] = &[
     op("sym_numel", "self", numel),
     op("dim", "self", |call| Ok(call.shape("self")?.rank().into())),
     op("contiguous", "self memory_format=None", same),
-    op("clone", "self memory_format=None", same),
+    op("clone", "self memory_format=None", copied),
     op("detach", "self", same),
     op("alias", "self", same),
     op("lift_fresh_copy", "self", same),
@@ -75,6 +75,14 @@ pub const OPS: &[Entry] = &[
 
 /// Most parts that a value is cut into.
 const MAX_PARTS: usize = 1 << 12;
+
+/// A weight that is copied may be changed.
+fn copied(call: &mut Call) -> Result<Arg> {
+    match call.arg("self") {
+        Arg::Weight(_) => Ok(call.value("self")?.into()),
+        other => Ok(other),
+    }
+}
 
 fn same(call: &mut Call) -> Result<Arg> {
     Ok(call.arg("self"))

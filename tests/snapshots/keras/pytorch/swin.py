@@ -56,7 +56,7 @@ def shifted_window_attention2(x, size, units, size3, size4, size5, name):
     y3 = ops.take(parameter(x, (49, size3), name=f"{name}_relative_position_bias_table"), y3, axis=0)
     y2 = ops.matmul(ops.reshape(y[:1, ...], (-1, size3, 16, 32)) * 0.17677669, y2)
     y2 = y2 + ops.expand_dims(ops.transpose(ops.reshape(y3, (16, 16, size3)), (2, 0, 1)), axis=0)
-    x = parameter(x, (1, size4, 1, 16, 16), trainable=False, name=f"{name}_attn_mask")
+    x = parameter(x, (1, size4, 1, 16, 16), trainable=False, name=f"{name}_masked_fill")
     x = ops.reshape(ops.reshape(y2, (-1, size4, size3, 16, 16)) + x, (-1, size3, 16, 16))
     x = ops.matmul(layers.Softmax()(x), ops.reshape(y[2:, ...], (-1, size3, 16, 32)))
     x = layers.Reshape((16, units))(layers.Permute((2, 1, 3))(x))
