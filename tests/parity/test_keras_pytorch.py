@@ -32,6 +32,14 @@ class TwoHeads(nn.Module):
         return self.label(x.mean((2, 3))), self.box(x).sigmoid()
 
 
+class Masked(nn.Module):
+    """Scores of what the mask lets through, with one mask per image."""
+
+    def forward(self, x):
+        mask = torch.ones(x.shape[2], 1, dtype=torch.bool).expand(x.shape[0], 3, -1, x.shape[3]).logical_and(x > -1)
+        return x.masked_fill(~mask, float("-inf")).softmax(-1)
+
+
 def image(size):
     return lambda batch: (torch.randn(batch, 3, size, size),)
 
@@ -56,6 +64,7 @@ NETWORKS |= {
     "rnn": (lambda: aten_nets.Classifier("RNN"), ids, "program"),
     "states": (aten_nets.States, ids, "program"),
     "gpt": (aten_nets.Gpt, ids, "program"),
+    "masked": (Masked, image(6), "program"),
     "odd": (aten_nets.Odd, image(9), "program"),
 }
 CASES = [f"{name}-{kind}" for name, (_, _, kinds) in NETWORKS.items() for kind in kinds.split()]

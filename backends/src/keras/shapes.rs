@@ -258,7 +258,7 @@ pub fn tile(b: &mut Builder<'_>, op: &Tile) -> Built {
         if shape[at].known() != Some(1) {
             return Err(b.problem("repeating an axis a free number of times can't be said in Keras"));
         }
-        x = b.free_zeros(dim, 1, at, shape.rank(), dtype)?.binary("+", x);
+        x = stretched(b.free_zeros(dim, 1, at, shape.rank(), dtype)?, x, dtype);
     }
     Ok(tiled(x, &known))
 }
@@ -277,16 +277,19 @@ pub fn expand(b: &mut Builder<'_>) -> Built {
     let to = b.output_shape(0).clone();
     let dtype = b.dtype(0)?;
     let mut x = b.tensor(0)?;
-    let lead = to.rank() - from.rank();
+    let mut lead = to.rank() - from.rank();
+    let mut sizes: Vec<Option<usize>> = vec![None; lead];
+    sizes.extend(from.iter().map(Dim::known));
     for (at, dim) in to.iter().enumerate() {
-        let own = at.checked_sub(lead).and_then(|i| from.get(i));
+        let own = at.checked_sub(to.rank() - from.rank()).and_then(|i| from.get(i));
         if dim.known().is_none() && own != Some(dim) {
-            x = b.free_zeros(dim, 1, at, to.rank(), dtype)?.binary("+", x);
+            x = stretched(b.free_zeros(dim, 1, at, to.rank(), dtype)?, x, dtype);
+            // The zeros have all axes.
+            sizes[..std::mem::take(&mut lead)].fill(Some(1));
         }
     }
-    let own = |at: usize| at.checked_sub(lead).and_then(|i| from[i].known());
     let repeats: Vec<usize> =
-        to.iter().enumerate().map(|(at, dim)| if own(at) == Some(1) { dim.known().unwrap_or(1) } else { 1 }).collect();
+        to.iter().zip(&sizes).map(|(dim, size)| if *size == Some(1) { dim.known().unwrap_or(1) } else { 1 }).collect();
     match to.sizes() {
         Some(sizes) => {
             let shape = Arg::or("shape", Expr::slot("shape", Lit::tuple(&sizes)), Lit::None);
@@ -296,6 +299,14 @@ pub fn expand(b: &mut Builder<'_>) -> Built {
             Err(b.problem(format!("a broadcast from {from} to {to} has several free sizes")))
         }
         None => Ok(tiled(x, &repeats)),
+    }
+}
+
+/// A tensor with the free axes of zeros that it is broadcast with. TensorFlow does not add booleans.
+fn stretched(zeros: Expr, x: Expr, dtype: DType) -> Expr {
+    match dtype {
+        DType::Bool => Expr::call("ops.logical_or", vec![Arg::new(zeros), Arg::new(x)]),
+        _ => zeros.binary("+", x),
     }
 }
 
