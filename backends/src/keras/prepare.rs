@@ -23,7 +23,7 @@ pub fn prepared(graph: &Graph) -> Result<Graph> {
 }
 
 /// Elements of a value that is computed from buffers.
-const SMALL: usize = 1 << 12;
+const SMALL: usize = 1 << 18;
 
 /// What depends on constants that are not trained is a constant: the operations of a model's file have an input each.
 ///
