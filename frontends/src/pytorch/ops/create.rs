@@ -102,7 +102,12 @@ pub const OPS: &[Entry] = &[
 
 /// A tensor that is known at conversion time.
 pub fn known(call: &Call, tensor: Tensor) -> Arg {
-    let name = call.lower.node_name(call.entry.name.split('.').next().unwrap_or_default());
+    let op = call.entry.name.split('.').next().unwrap_or_default();
+    // A name without a slash is a key of the state dict.
+    let name = match call.lower.path() {
+        "" => format!("constants/{op}"),
+        _ => call.lower.node_name(op),
+    };
     Weight { name: name.into(), tensor, trainable: false }.into()
 }
 
