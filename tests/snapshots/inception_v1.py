@@ -27,10 +27,16 @@ class ConvBNReLU(nn.Module):
 
 class Mixed(nn.Module):
     def __init__(
-        self, in_channels, out_channels, branch_1_channels, branch_1_channels2, branch_2_channels, branch_3_channels
+        self,
+        in_channels,
+        branch_0_channels,
+        branch_1_channels,
+        branch_1_channels2,
+        branch_2_channels,
+        branch_3_channels,
     ):
         super().__init__()
-        self.Branch_0 = ConvBNReLU(in_channels, out_channels, 1)
+        self.Branch_0 = ConvBNReLU(in_channels, branch_0_channels, 1)
         self.Branch_1 = nn.Sequential(
             ConvBNReLU(in_channels, branch_1_channels, 1), ConvBNReLU(branch_1_channels, branch_1_channels2, 3)
         )

@@ -55,7 +55,7 @@ class Branch2(nn.Module):
 class Mixed5(nn.Module):
     """Mixed_5b, Mixed_5c, Mixed_5d."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels, branch_3_channels):
         super().__init__()
         self.Branch_0 = ConvBNReLU(in_channels, 5, 1)
         self.Branch_1 = nn.Sequential(ConvBNReLU(in_channels, 4, 1), ConvBNReLU(4, 5, 5, padding=2))
@@ -63,7 +63,7 @@ class Mixed5(nn.Module):
             ConvBNReLU(in_channels, 5, 1), ConvBNReLU(5, 7, 3, padding=1), ConvBNReLU(7, 7, 3, padding=1)
         )
         self.Branch_3 = nn.Sequential(
-            nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False), ConvBNReLU(in_channels, out_channels, 1)
+            nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False), ConvBNReLU(in_channels, branch_3_channels, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,20 +87,20 @@ class Mixed6A(nn.Module):
 class Mixed6(nn.Module):
     """Mixed_6b, Mixed_6c, Mixed_6d, Mixed_6e."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels, mid_channels):
         super().__init__()
         self.Branch_0 = ConvBNReLU(in_channels, 15, 1)
         self.Branch_1 = nn.Sequential(
-            ConvBNReLU(in_channels, out_channels, 1),
-            ConvBNReLU(out_channels, out_channels, (1, 7), padding=(0, 3)),
-            ConvBNReLU(out_channels, 15, (7, 1), padding=(3, 0)),
+            ConvBNReLU(in_channels, mid_channels, 1),
+            ConvBNReLU(mid_channels, mid_channels, (1, 7), padding=(0, 3)),
+            ConvBNReLU(mid_channels, 15, (7, 1), padding=(3, 0)),
         )
         self.Branch_2 = nn.Sequential(
-            ConvBNReLU(in_channels, out_channels, 1),
-            ConvBNReLU(out_channels, out_channels, (7, 1), padding=(3, 0)),
-            ConvBNReLU(out_channels, out_channels, (1, 7), padding=(0, 3)),
-            ConvBNReLU(out_channels, out_channels, (7, 1), padding=(3, 0)),
-            ConvBNReLU(out_channels, 15, (1, 7), padding=(0, 3)),
+            ConvBNReLU(in_channels, mid_channels, 1),
+            ConvBNReLU(mid_channels, mid_channels, (7, 1), padding=(3, 0)),
+            ConvBNReLU(mid_channels, mid_channels, (1, 7), padding=(0, 3)),
+            ConvBNReLU(mid_channels, mid_channels, (7, 1), padding=(3, 0)),
+            ConvBNReLU(mid_channels, 15, (1, 7), padding=(0, 3)),
         )
         self.Branch_3 = nn.Sequential(
             nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False), ConvBNReLU(in_channels, 15, 1)

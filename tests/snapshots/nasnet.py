@@ -32,11 +32,11 @@ class SeparableConv(nn.Module):
 
 
 class Reduction(nn.Module):
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels, mid_channels):
         super().__init__()
-        self.path1_conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        self.path2_conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        self.final_path_bn = nn.BatchNorm2d(2 * out_channels, eps=0.001)
+        self.path1_conv = nn.Conv2d(in_channels, mid_channels, 1, bias=False)
+        self.path2_conv = nn.Conv2d(in_channels, mid_channels, 1, bias=False)
+        self.final_path_bn = nn.BatchNorm2d(2 * mid_channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x)

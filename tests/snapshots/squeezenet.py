@@ -24,11 +24,11 @@ class ConvReLU(nn.Module):
 class Fire(nn.Module):
     """8 blocks from features/3 to features/12."""
 
-    def __init__(self, in_channels, mid_channels):
+    def __init__(self, in_channels, width):
         super().__init__()
-        self.squeeze = ConvReLU(in_channels, mid_channels, 1)
-        self.expand1x1 = ConvReLU(mid_channels, 4 * mid_channels, 1)
-        self.expand3x3 = ConvReLU(mid_channels, 4 * mid_channels, 3, padding=1)
+        self.squeeze = ConvReLU(in_channels, width, 1)
+        self.expand1x1 = ConvReLU(width, 4 * width, 1)
+        self.expand3x3 = ConvReLU(width, 4 * width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.squeeze(x)

@@ -125,6 +125,7 @@ pub fn arguments(slots: &[Vec<Slot>], block: &Block) -> Arguments {
         Arguments { binding: vec![Binding::Constant(Lit::Any); count], args: Vec::new(), padded: Vec::new() };
     let mut namer = Namer::default();
     let mut late = Vec::new();
+    let places = places(block);
     for position in 0..count {
         let values: Vec<Lit> = slots.iter().map(|slots| slots[position].value.clone()).collect();
         let mut known = values.iter().filter(|value| **value != Lit::Any);
@@ -143,7 +144,8 @@ pub fn arguments(slots: &[Vec<Slot>], block: &Block) -> Arguments {
             result.binding[position] = Binding::Argument(index, derived);
             continue;
         }
-        let wish = argument_name(role, position, block, &result);
+        let meets = places.get(position).is_some_and(|place| place.meets.is_some());
+        let wish = argument_name(role, position, meets, block, &result);
         result.add(position, namer.take(&wish), role, values);
     }
     // What only some blocks have follows an argument of the same meaning, if that fits: a shortcut has the block's stride.
@@ -159,7 +161,7 @@ pub fn arguments(slots: &[Vec<Slot>], block: &Block) -> Arguments {
             }
         }
     }
-    result.rename(&slots[0], block);
+    result.rename(&slots[0], &places);
     result.name_sizes(&slots[0]);
     let (paddings, tests): (Vec<_>, Vec<_>) =
         late.into_iter().partition(|(position, _)| slots[0][*position].role == "padding");
@@ -185,7 +187,7 @@ pub fn arguments(slots: &[Vec<Slot>], block: &Block) -> Arguments {
                 result.binding[position] = Binding::SameUnless(number);
             }
             None => {
-                let wish = argument_name("padding", position, block, &result);
+                let wish = argument_name("padding", position, false, block, &result);
                 result.add(position, namer.take(&wish), "padding", values);
             }
         }
@@ -204,8 +206,84 @@ pub fn is_channels(role: &str) -> bool {
     ["channels", "features", "filters", "units"].iter().any(|word| role.contains(word))
 }
 
+/// Where in its block a slot stands.
+#[derive(Clone, Copy)]
+struct Place {
+    /// In a layer that reads what enters the block.
+    enters: bool,
+    /// In a layer whose result leaves the block, with nothing but functions in between.
+    leaves: bool,
+    /// In the call, by number, whose result is concatenated with others.
+    meets: Option<usize>,
+}
+
+/// The place of every slot.
+fn places(block: &Block) -> Vec<Place> {
+    let resizes = |item: &Item| {
+        let mut found = false;
+        for member in &item.members {
+            let resizes = |role: &str| role.starts_with("out_") || matches!(role, "filters" | "units");
+            member.ctor.slots(&mut |slot| found |= resizes(&slot.role));
+        }
+        found || item.members.iter().any(is_composite)
+    };
+    let joins = |item: &Item| {
+        let called = |expr: &Expr, names: &[&str]| names.iter().any(|name| *expr == Expr::name(name));
+        item.expr.count(&|expr| called(expr, &["torch.cat", "layers.Concatenate", "ops.concatenate"])) > 0
+    };
+    let mut ends: HashSet<Value> = block.outputs.iter().copied().collect();
+    let mut meeting: HashSet<Value> = HashSet::new();
+    for item in block.items.iter().rev().filter(|item| !resizes(item)) {
+        if joins(item) {
+            meeting.extend(&item.operands);
+        } else if item.results.iter().any(|value| ends.contains(value)) {
+            ends.extend(&item.operands);
+        }
+    }
+    let mut places = Vec::new();
+    for (number, item) in block.items.iter().enumerate() {
+        let enters = item.operands.iter().any(|value| block.inputs.contains(value));
+        let leaves = item.results.iter().any(|value| ends.contains(value));
+        let meets = item.results.iter().any(|value| meeting.contains(value)).then_some(number);
+        for member in &item.members {
+            // Of a chain only the first layer reads what enters, and only the last makes what leaves.
+            let parts: Vec<(usize, bool)> = parts(&member.ctor).into_iter().map(slots_of).collect();
+            let first = parts.iter().position(|(_, sized)| *sized).unwrap_or(0);
+            let last = parts.iter().rposition(|(_, sized)| *sized).unwrap_or(parts.len());
+            for (index, (count, _)) in parts.into_iter().enumerate() {
+                let (begins, finishes) = (index <= first, index >= last);
+                let place = Place { enters: enters && begins, leaves: leaves && finishes, meets };
+                places.extend(std::iter::repeat_n(place, count));
+            }
+        }
+        let (count, _) = slots_of(&item.expr);
+        places.extend(std::iter::repeat_n(Place { enters, leaves, meets }, count));
+    }
+    places
+}
+
+/// The modules of a chain, or what is none.
+fn parts(ctor: &Expr) -> Vec<&Expr> {
+    match ctor {
+        Expr::Call(_, args) if args.len() > 1 && args.iter().all(|arg| matches!(arg.value, Expr::Call(..))) => {
+            args.iter().map(|arg| &arg.value).collect()
+        }
+        other => vec![other],
+    }
+}
+
+/// How many slots an expression has, and whether one of them counts channels.
+fn slots_of(expr: &Expr) -> (usize, bool) {
+    let (mut count, mut sized) = (0, false);
+    expr.slots(&mut |slot| {
+        count += 1;
+        sized |= is_channels(&slot.role);
+    });
+    (count, sized)
+}
+
 /// A telling name for an argument that is used first at a slot.
-fn argument_name(role: &str, position: usize, block: &Block, so_far: &Arguments) -> String {
+fn argument_name(role: &str, position: usize, meets: bool, block: &Block, so_far: &Arguments) -> String {
     let taken = |name: &str| so_far.args.iter().any(|arg| arg.name == name);
     if (!taken(role) && role != "out_channels") || is_size(role) {
         return role.to_owned();
@@ -221,7 +299,7 @@ fn argument_name(role: &str, position: usize, block: &Block, so_far: &Arguments)
             if role == "out_channels" && last && !taken(role) {
                 return role.to_owned();
             }
-            if role == "out_channels" && !taken("width") && !taken("mid_channels") {
+            if role == "out_channels" && !meets && !taken("width") && !taken("mid_channels") {
                 return "mid_channels".to_owned();
             }
             let own = match &item.name {
@@ -247,30 +325,20 @@ impl Arguments {
     }
 
     /// Sizes are named by what enters and leaves the block, wherever they were met first.
-    fn rename(&mut self, slots: &[Slot], block: &Block) {
-        // Values that become outputs with nothing but functions in between.
-        let mut ends: HashSet<Value> = block.outputs.iter().copied().collect();
-        let resizes = |item: &Item| {
-            let mut found = false;
-            for member in &item.members {
-                let resizes = |role: &str| role.starts_with("out_") || matches!(role, "filters" | "units");
-                member.ctor.slots(&mut |slot| found |= resizes(&slot.role));
+    fn rename(&mut self, slots: &[Slot], places: &[Place]) {
+        // What several of the branches have in common is named after none of them.
+        for index in 0..self.args.len() {
+            let bound =
+                |position: &usize| matches!(self.binding[*position], Binding::Argument(bound, _) if bound == index);
+            let branches = (0..slots.len()).filter(bound).map(|position| places.get(position)?.meets);
+            let branches: HashSet<usize> = branches.flatten().collect();
+            let free = |name: &&str| self.args.iter().all(|arg| arg.name != *name);
+            if branches.len() > 1
+                && self.args[index].role == "out_channels"
+                && let Some(name) = ["mid_channels", "width"].into_iter().find(free)
+            {
+                name.clone_into(&mut self.args[index].name);
             }
-            found || item.members.iter().any(is_composite)
-        };
-        for item in block.items.iter().rev().filter(|item| !resizes(item)) {
-            if item.results.iter().any(|value| ends.contains(value)) {
-                ends.extend(&item.operands);
-            }
-        }
-        let mut places = Vec::with_capacity(slots.len());
-        for item in &block.items {
-            let mut n = 0;
-            item.members.iter().for_each(|member| member.ctor.slots(&mut |_| n += 1));
-            item.expr.slots(&mut |_| n += 1);
-            let enters = item.operands.iter().any(|value| block.inputs.contains(value));
-            let leaves = item.results.iter().any(|value| ends.contains(value));
-            places.extend(std::iter::repeat_n((enters, leaves), n));
         }
         for wish in ["in_channels", "out_channels", "filters", "units"] {
             let holder = self.args.iter().position(|arg| arg.name == wish);
@@ -279,7 +347,7 @@ impl Arguments {
             }
             let found = (0..slots.len()).find_map(|position| {
                 let Binding::Argument(index, derived) = self.binding[position] else { return None };
-                let (enters, leaves) = *places.get(position)?;
+                let Place { enters, leaves, .. } = *places.get(position)?;
                 let role = slots[position].role.as_str();
                 let fits = match wish {
                     "in_channels" => enters && (role == wish || role == "num_features"),

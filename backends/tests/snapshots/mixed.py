@@ -25,12 +25,12 @@ class ConvBNReLU(nn.Module):
 class Mixed5(nn.Module):
     """Mixed_5b, Mixed_5c, Mixed_5d."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels, branch_2_channels):
         super().__init__()
         self.Branch_0 = ConvBNReLU(in_channels, 8, 1)
         self.Branch_1 = nn.Sequential(ConvBNReLU(in_channels, 4, 1), ConvBNReLU(4, 6, 3))
         self.Branch_2 = nn.Sequential(
-            nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False), ConvBNReLU(in_channels, out_channels, 1)
+            nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False), ConvBNReLU(in_channels, branch_2_channels, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
