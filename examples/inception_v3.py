@@ -1,7 +1,7 @@
 """InceptionV3, converted from TensorFlow (model.ckpt.meta).
 
 Input    x             float32 [N, 3, 299, 299]  source: input, NHWC
-Output   MMdnn_Output  float32 [N, 1001]         source: MMdnn_Output
+Output   MMdnn_Output  float32 [N, 1001]
 
     model = load("inception_v3.pth")  # in eval mode
     y = model(images)
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class ConvBNReLU(nn.Module):
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding: int | tuple[int, int] = 0):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
@@ -23,21 +23,21 @@ class ConvBNReLU(nn.Module):
 
 
 class Branch1(nn.Module):
-    """Branch_1."""
+    """Mixed_7b/Branch_1, Mixed_7c/Branch_1."""
 
     def __init__(self, in_channels):
         super().__init__()
         self.Conv2d_0a_1x1 = ConvBNReLU(in_channels, 384, 1)
         self.Conv2d_0b_1x3 = ConvBNReLU(384, 384, (1, 3), padding=(0, 1))
-        self.conv1 = ConvBNReLU(384, 384, (3, 1), padding=(1, 0))
+        self.Conv2d_3x1 = ConvBNReLU(384, 384, (3, 1), padding=(1, 0))  # Conv2d_0b_3x1, Conv2d_0c_3x1
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.Conv2d_0a_1x1(x)
-        return torch.cat([self.Conv2d_0b_1x3(x), self.conv1(x)], dim=1)
+        return torch.cat([self.Conv2d_0b_1x3(x), self.Conv2d_3x1(x)], dim=1)
 
 
 class Branch2(nn.Module):
-    """Branch_2."""
+    """Mixed_7b/Branch_2, Mixed_7c/Branch_2."""
 
     def __init__(self, in_channels):
         super().__init__()
@@ -54,7 +54,7 @@ class Branch2(nn.Module):
 class Mixed5(nn.Module):
     """Mixed_5b, Mixed_5c, Mixed_5d."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels, branch_3_channels):
         super().__init__()
         self.Branch_0 = ConvBNReLU(in_channels, 64, 1)
         self.Branch_1 = nn.Sequential(ConvBNReLU(in_channels, 48, 1), ConvBNReLU(48, 64, 5, padding=2))
@@ -62,7 +62,7 @@ class Mixed5(nn.Module):
             ConvBNReLU(in_channels, 64, 1), ConvBNReLU(64, 96, 3, padding=1), ConvBNReLU(96, 96, 3, padding=1)
         )
         self.Branch_3 = nn.Sequential(
-            nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False), ConvBNReLU(in_channels, out_channels, 1)
+            nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False), ConvBNReLU(in_channels, branch_3_channels, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,20 +86,20 @@ class Mixed6A(nn.Module):
 class Mixed6(nn.Module):
     """Mixed_6b, Mixed_6c, Mixed_6d, Mixed_6e."""
 
-    def __init__(self, in_channels):
+    def __init__(self, mid_channels):
         super().__init__()
         self.Branch_0 = ConvBNReLU(768, 192, 1)
         self.Branch_1 = nn.Sequential(
-            ConvBNReLU(768, in_channels, 1),
-            ConvBNReLU(in_channels, in_channels, (1, 7), padding=(0, 3)),
-            ConvBNReLU(in_channels, 192, (7, 1), padding=(3, 0)),
+            ConvBNReLU(768, mid_channels, 1),
+            ConvBNReLU(mid_channels, mid_channels, (1, 7), padding=(0, 3)),
+            ConvBNReLU(mid_channels, 192, (7, 1), padding=(3, 0)),
         )
         self.Branch_2 = nn.Sequential(
-            ConvBNReLU(768, in_channels, 1),
-            ConvBNReLU(in_channels, in_channels, (7, 1), padding=(3, 0)),
-            ConvBNReLU(in_channels, in_channels, (1, 7), padding=(0, 3)),
-            ConvBNReLU(in_channels, in_channels, (7, 1), padding=(3, 0)),
-            ConvBNReLU(in_channels, 192, (1, 7), padding=(0, 3)),
+            ConvBNReLU(768, mid_channels, 1),
+            ConvBNReLU(mid_channels, mid_channels, (7, 1), padding=(3, 0)),
+            ConvBNReLU(mid_channels, mid_channels, (1, 7), padding=(0, 3)),
+            ConvBNReLU(mid_channels, mid_channels, (7, 1), padding=(3, 0)),
+            ConvBNReLU(mid_channels, 192, (1, 7), padding=(0, 3)),
         )
         self.Branch_3 = nn.Sequential(
             nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False), ConvBNReLU(768, 192, 1)

@@ -2,10 +2,10 @@
 
 Input    x              float32 [N, 3, 224, 224]  source: input, NHWC
 Output   logits         float32 [N, 1001]         source: MobilenetV2/Logits/logits
-Output   probabilities  float32 [N, 1001]         source: probabilities
+Output   probabilities  float32 [N, 1001]
 
     model = load("mobilenet_v2.pth")  # in eval mode
-    y1, y2 = model(images)
+    logits, probabilities = model(images)
 """
 
 import torch
@@ -29,7 +29,7 @@ class ConvBNReLU6(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu6(self.bn(self.conv(self.pad(x))))
+        return F.relu6(self.bn(self.conv(self.pad(x))), inplace=True)
 
 
 class ConvBN(nn.Module):
