@@ -167,7 +167,8 @@ impl Files {
         let (code, weights) = (self.code.path().to_owned(), self.weights.path().to_owned());
         let source = report.sources.first().cloned().unwrap_or_default();
         let from_source = |error: Error| error.in_file(&source);
-        let named: HashSet<String> = graph.ids().into_iter().map(|id| graph.node(id).name.clone()).collect();
+        let nodes = graph.ids().into_iter().map(|id| graph.node(id).name.clone());
+        let named: HashSet<String> = nodes.chain(graph.spare.keys().cloned()).collect();
         if conversion.inference {
             ui.stage("fold", None, |_| pass::run(&mut graph, pass::FOR_INFERENCE)).map_err(from_source)?;
         }

@@ -93,8 +93,7 @@ pub struct Graph {
     /// name (`Conv2d`). Containers and leaves alike. Nodes that a module computes are named `PATH/…`, and weights by
     /// their state-dict key `PATH.weight`: see [`Graph::module_of`]. Empty for sources that only have name scopes.
     pub modules: BTreeMap<String, String>,
-    /// Weights of the source that no output needs, by state-dict key: of heads that only train. No file of the graph
-    /// has them.
+    /// Weights of the source that no output needs, by state-dict key: of heads that only train.
     pub spare: BTreeMap<String, Tensor>,
     nodes: StableDiGraph<Node, Edge, u32>,
     names: HashMap<String, NodeId>,

@@ -240,3 +240,23 @@ def test_network(name, tmp_path):
     model, _ = converted(tmp_path / "module.pth", tmp_path, *shape)
     model.load_state_dict(net.state_dict())
     assert_equal(net, model, size)
+
+
+def test_three_steps_keep_what_only_trains(tmp_path):
+    """Auxiliary heads are in the neutral files as well, and `--name-map` knows their weights."""
+    net = randomised(lambda: models.GoogLeNet(7, init_weights=False))
+    torch.save(net.state_dict(), tmp_path / "state.pth")
+    shape = ["--inputShape", "3,96,96"]
+    converted(tmp_path / "state.pth", tmp_path, *shape, "--name-map", tmp_path / "names.json")
+    code = (tmp_path / "out.py").read_text()
+    modelport("to-ir", "-f", "pytorch", "-w", tmp_path / "state.pth", "-o", tmp_path / "ir", *shape)
+    (tmp_path / "steps").mkdir()
+    weights = ["-w", tmp_path / "ir.npy", "-ow", tmp_path / "steps" / "out.pth"]
+    modelport("to-code", "-f", "pytorch", "-n", tmp_path / "ir.pb", *weights, "-o", tmp_path / "steps" / "out.py")
+    assert (tmp_path / "steps" / "out.py").read_text() == code
+    one, three = (torch.load(folder / "out.pth") for folder in (tmp_path, tmp_path / "steps"))
+    assert one.keys() == three.keys() >= net.state_dict().keys() and any(key.startswith("aux2.") for key in one)
+    assert all(torch.equal(one[key], three[key]) for key in one)
+    assert all(torch.equal(one[key], tensor) for key, tensor in net.state_dict().items())
+    names = json.loads((tmp_path / "names.json").read_text())
+    assert all(names[key] == key for key in one if not key.endswith("num_batches_tracked"))

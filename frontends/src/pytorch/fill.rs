@@ -62,7 +62,9 @@ pub fn fill_graph(graph: &mut Graph, state: &StateDict, path: &Path) -> Result<(
         })
         .collect();
     let mut tensors: Vec<Tensor> = named.iter().map(|(.., tensor)| tensor.clone()).collect();
-    fill(named.iter().map(|(_, name, ..)| name.as_str()).zip(&mut tensors), state, path)?;
+    let read = named.iter().map(|(_, name, ..)| name.as_str()).zip(&mut tensors);
+    let spare = graph.spare.iter_mut().map(|(key, tensor)| (key.as_str(), tensor));
+    fill(read.chain(spare), state, path)?;
     for ((id, _, order, _), tensor) in named.into_iter().zip(tensors) {
         let tensor = tensor.permuted(&order).map_err(Error::new)?;
         if let Op::Constant(constant) = graph.op_mut(id) {

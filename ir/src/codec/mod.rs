@@ -149,6 +149,8 @@ impl Header {
     const OUTPUT_PERMUTATIONS: &str = "_output_permutations";
     /// `path=class` of the source's modules.
     const MODULES: &str = "_modules";
+    /// Keys of weights that nothing reads, each a weight [`VALUE`] of its own.
+    const SPARE: &str = "_spare";
     /// Places among all nodes of the stored constants, when these do not come right before their first nodes.
     const POSITIONS: &str = "_positions";
 }

@@ -367,7 +367,7 @@ impl Loader<'_> {
         Ok(Tensor::from_f64(dtype.unwrap_or(default), &shape, values))
     }
 
-    /// Name, source, inputs, outputs and modules, as the file says them, and the order of all nodes.
+    /// Name, source, inputs, outputs, modules and spare weights, as the file says them, and the order of all nodes.
     fn ports(&mut self, header: &NodeDef, defs: &[NodeDef]) -> Result<()> {
         let failed = |message: String| Error::from(Problem::new(message).node(&header.name));
         self.graph.name = header.text(Header::NAME).map_err(failed)?.unwrap_or_default().to_owned();
@@ -388,6 +388,13 @@ impl Loader<'_> {
         let modules = list(Header::MODULES)?;
         let modules = modules.iter().filter_map(|text| text.rsplit_once('='));
         self.graph.modules = modules.map(|(path, class)| (path.to_owned(), class.to_owned())).collect();
+
+        for key in list(Header::SPARE)? {
+            match self.tensor(&key, VALUE) {
+                Some(tensor) => drop(self.graph.spare.insert(key, tensor)),
+                None => self.problems.push(self.missing(&[VALUE]).node(key)),
+            }
+        }
 
         let positions = header.integers(Header::POSITIONS).map_err(failed)?.unwrap_or_default();
         let mut default = Vec::with_capacity(self.graph.len());

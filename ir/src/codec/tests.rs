@@ -18,6 +18,8 @@ fn describe(graph: &Graph) -> Vec<String> {
     lines.extend(graph.inputs.iter().map(|p| format!("input {}", port(p))));
     lines.extend(graph.outputs.iter().map(|p| format!("output {}", port(p))));
     lines.push(format!("{:?}", graph.modules));
+    let spare = graph.spare.iter();
+    lines.extend(spare.map(|(key, tensor)| format!("{key} {:?} {:?}", tensor.shape(), tensor.to_f64().unwrap())));
     for id in graph.ids() {
         let node = graph.node(id);
         let inputs: Vec<_> = graph.inputs_of(id).into_iter().map(|value| value.map(reference)).collect();
@@ -72,6 +74,7 @@ fn every_operator_survives() {
     let mut graph = everything();
     let modules = [("", "Net"), ("layer1", "Sequential"), ("layer1.a=b", "Conv2d")];
     graph.modules = modules.map(|(path, class)| (path.to_owned(), class.to_owned())).into();
+    graph.spare.insert("aux.weight".to_owned(), Tensor::from_f32(&[2, 1], &[0.5, -1.0]));
     assert_same(&graph, &round_trip(&graph));
 }
 

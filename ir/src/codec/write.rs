@@ -41,6 +41,9 @@ pub(crate) fn to_files(graph: &Graph) -> Result<(GraphDef, Weights)> {
     let stored = default.iter().filter(|(_, stored)| *stored);
     let positions: Vec<i64> = stored.filter_map(|(name, _)| Some(*places.get(name)? as i64)).collect();
     let in_order = arrange(&default, &[]).iter().map(|name| places.get(name).copied()).eq((0..ids.len()).map(Some));
+    for (key, tensor) in &graph.spare {
+        writer.insert(key, VALUE, tensor.clone());
+    }
     let header = writer.header(if in_order { Vec::new() } else { positions });
     defs.insert(0, header);
     Error::collect(writer.problems)?;
@@ -172,6 +175,9 @@ impl Writer<'_> {
         if !graph.modules.is_empty() {
             let modules = graph.modules.iter().map(|(path, class)| format!("{path}={class}"));
             set(Header::MODULES, modules.collect::<Vec<_>>().into());
+        }
+        if !graph.spare.is_empty() {
+            set(Header::SPARE, graph.spare.keys().cloned().collect::<Vec<_>>().into());
         }
         if !positions.is_empty() {
             set(Header::POSITIONS, positions.into());

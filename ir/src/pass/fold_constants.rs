@@ -24,6 +24,8 @@ use crate::tensor::Tensor;
 
 /// Elements of a value that is evaluated.
 const SMALL: usize = 1 << 16;
+/// The same, where a state dict's buffers are evaluated as well.
+const MEDIUM: usize = 1 << 18;
 /// Elements of a value that is evaluated because a layer needs it.
 const LARGE: usize = 1 << 24;
 /// Elements up to which a constant that the source does not have may take the place of what makes it.
@@ -34,14 +36,27 @@ pub fn run(graph: &mut Graph) -> Result<usize> {
     let weights = weights(graph);
     forward(graph, |graph, id| {
         let weight = weights.contains(&id);
-        if !weight && !graph.modules.is_empty() && spreads(graph, id) { Ok(false) } else { fold(graph, id, weight) }
+        let shorter = !weight && !graph.modules.is_empty() && spreads(graph, id);
+        if shorter { Ok(false) } else { fold(graph, id, if weight { Use::Weight } else { Use::Data }) }
     })
 }
 
-/// Folds everything that can be, for targets to which a constant is a weight like others.
+/// Folds everything that can be, for targets to which a constant is a weight like others: what the source's state dict
+/// has and does not train is one, too.
 pub fn all(graph: &mut Graph) -> Result<usize> {
     let weights = weights(graph);
-    forward(graph, |graph, id| fold(graph, id, weights.contains(&id)))
+    forward(graph, |graph, id| fold(graph, id, if weights.contains(&id) { Use::Weight } else { Use::Buffer }))
+}
+
+/// What becomes of a value.
+#[derive(Clone, Copy, PartialEq)]
+enum Use {
+    /// A layer takes it as a weight.
+    Weight,
+    /// It is computed with.
+    Data,
+    /// The same, by a target that has no state dict whose keys would matter.
+    Buffer,
 }
 
 /// Folds only numbers without axes: epsilons, rates and the like, which patterns want to see, while the vectors of
@@ -51,7 +66,7 @@ pub fn scalars(graph: &mut Graph) -> Result<usize> {
         let inputs = graph.inputs_of(id);
         let scalar = graph.node(id).outputs.iter().all(|info| info.shape.rank() == 0)
             && inputs.iter().flatten().all(|input| graph.shape(*input).numel() == Dim::Known(1));
-        if scalar { fold(graph, id, false) } else { Ok(false) }
+        if scalar { fold(graph, id, Use::Data) } else { Ok(false) }
     })
 }
 
@@ -81,13 +96,20 @@ fn weights(graph: &Graph) -> HashSet<NodeId> {
     found
 }
 
-/// Folds one node; `weight` says whether a layer takes what becomes of it as a weight.
-fn fold(graph: &mut Graph, id: NodeId, weight: bool) -> Result<bool> {
-    let limit = if weight { LARGE } else { SMALL };
+/// Folds one node.
+fn fold(graph: &mut Graph, id: NodeId, used: Use) -> Result<bool> {
+    let weight = used == Use::Weight;
+    let limit = match used {
+        Use::Weight => LARGE,
+        Use::Data => SMALL,
+        Use::Buffer => MEDIUM,
+    };
     if matches!(graph.op(id), Op::Input(_) | Op::Constant(_) | Op::Foreign(_) | Op::Dropout(_)) {
         return Ok(false);
     }
-    if !weight && graph.inputs_of(id).into_iter().flatten().any(|input| graph.is_state(input)) {
+    let trained = |input: &Value| matches!(graph.op(input.node), Op::Constant(constant) if constant.trainable);
+    let stays = |input: Value| graph.is_state(input) && (used == Use::Data || trained(&input));
+    if !weight && graph.inputs_of(id).into_iter().flatten().any(stays) {
         return Ok(false);
     }
     if let Some(source) = graph.input_of(id, 0)
@@ -108,7 +130,6 @@ fn fold(graph: &mut Graph, id: NodeId, weight: bool) -> Result<bool> {
     }
     let Some(outputs) = evaluate(graph, id, limit)? else { return Ok(false) };
     // A kernel that was computed from a variable is trained in its place.
-    let trained = |input: &Value| matches!(graph.op(input.node), Op::Constant(constant) if constant.trainable);
     let trainable = weight && graph.inputs_of(id).iter().flatten().any(trained);
     let name = graph.node(id).name.clone();
     graph.rename(id, &format!("{name}/folded"));
