@@ -242,6 +242,14 @@ def test_network(name, tmp_path):
     assert_equal(net, model, size)
 
 
+@pytest.mark.parametrize("make", [lambda net: torch.jit.trace(net, torch.randn(2, 3, 96, 96)), torch.jit.script])
+def test_torchscript_keeps_what_only_trains(make, tmp_path):
+    net = randomised(lambda: models.GoogLeNet(7, init_weights=False))
+    make(net).save(str(tmp_path / "net.pt"))
+    model, _ = converted(tmp_path / "net.pt", tmp_path, "--inputShape", "3,96,96")
+    model.load_state_dict(net.state_dict())
+
+
 def test_three_steps_keep_what_only_trains(tmp_path):
     """Auxiliary heads are in the neutral files as well, and `--name-map` knows their weights."""
     net = randomised(lambda: models.GoogLeNet(7, init_weights=False))

@@ -1,7 +1,7 @@
 //! Weights that no output needs: heads that only train. Their modules stay, so that the source's state dict loads.
 //! Nothing says what these compute; what layers they are, their weights tell well enough to hold them.
 
-use modelport_ir::Graph;
+use modelport_ir::{Graph, Tensor};
 
 use super::build::zeros;
 use crate::plan::{Member, MemberKind, Param, Spare};
@@ -9,7 +9,14 @@ use crate::python::{Arg, Expr, Lit};
 
 /// The spare weights of a graph.
 pub fn weights(graph: &Graph) -> Vec<Spare> {
-    let spare = graph.spare.iter().map(|(source, tensor)| {
+    // Norms count batches, whether the source's file says so or not.
+    let counter = |key: &String| {
+        let counter = format!("{}num_batches_tracked", key.strip_suffix("running_mean")?);
+        (!graph.spare.contains_key(&counter)).then(|| (counter, Tensor::from_i64(&[], &[0])))
+    };
+    let counters: Vec<(String, Tensor)> = graph.spare.keys().filter_map(counter).collect();
+    let all = graph.spare.iter().chain(counters.iter().map(|(key, tensor)| (key, tensor)));
+    let spare = all.map(|(source, tensor)| {
         let (path, key) = source.rsplit_once('.').unwrap_or(("", source));
         let kind = if tensor.dtype().is_float() { MemberKind::Parameter } else { MemberKind::Buffer };
         let param = Param { key: String::new(), tensor: tensor.clone(), source: source.clone() };
@@ -31,8 +38,8 @@ pub fn layer(params: &[Param]) -> Option<Expr> {
         let affine = Expr::slot("affine", Lit::Bool(weight.is_some()));
         let count = Arg::new(Expr::int("num_features", *mean.first()?));
         let affine = Arg::keyword("affine", affine, Some(Lit::Bool(true)));
-        let complete = shape("running_var").is_some() && shape("num_batches_tracked").is_some();
-        return (complete && weight == bias).then(|| Expr::call("nn.BatchNorm2d", vec![count, affine]));
+        return (shape("running_var").is_some() && weight == bias)
+            .then(|| Expr::call("nn.BatchNorm2d", vec![count, affine]));
     }
     let weight = weight?;
     let biased = Arg::keyword("bias", Expr::slot("bias", Lit::Bool(bias.is_some())), Some(Lit::Bool(true)));

@@ -210,7 +210,10 @@ impl<'l> Call<'l> {
     /// # Errors
     /// When it is none.
     pub fn int(&self, name: &str) -> Result<i64> {
-        self.arg(name).int().ok_or_else(|| self.unexpected(name, "a whole number that is known"))
+        self.arg(name).int().ok_or_else(|| match self.arg(name) {
+            Arg::Int(_) => self.fail(format!("'{name}' depends on the input's size, expected a number that is known")),
+            _ => self.unexpected(name, "a whole number that is known"),
+        })
     }
 
     /// A known size.

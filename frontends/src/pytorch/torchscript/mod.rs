@@ -15,7 +15,7 @@ mod value;
 
 use std::path::Path;
 
-use modelport_ir::{DType, Dim, Error, Graph, Problem, Result, Shape};
+use modelport_ir::{DType, Dim, Error, Graph, Problem, Result, Shape, Tensor};
 
 use super::archive::Archive;
 use super::arg::Arg;
@@ -74,6 +74,7 @@ fn follow(source: &Source, path: &Path, model: &Model, whole: &mut Vec<usize>) -
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     let mut lower = Lower::new(&stem, &format!("TorchScript ({file})"));
     lower.root(model::short(&root.class));
+    lower.entries(entries(model));
     let args = inputs(source, model, root, whole, &mut lower)?;
     let names = output_names(&model.program, &root.class);
     let fields = model.instances.iter().map(|instance| instance.fields.clone()).collect();
@@ -94,6 +95,19 @@ fn follow(source: &Source, path: &Path, model: &Model, whole: &mut Vec<usize>) -
         torch.lower.output(&name, &arg)?;
     }
     torch.lower.finish()
+}
+
+/// What the state dict has: parameters, and the statistics of norms. Of other buffers nothing says whether it has them.
+fn entries(model: &Model) -> Vec<(String, Tensor)> {
+    let statistic = |name: &str| matches!(name.rsplit('.').next(), Some("running_mean" | "running_var"));
+    let fields = model.instances.iter().flat_map(|instance| instance.fields.values());
+    let entry = |field: &Value| match field {
+        Value::Tensor(Arg::Weight(weight)) if weight.trainable || statistic(&weight.name) => {
+            (!weight.name.contains('/')).then(|| (weight.name.to_string(), weight.tensor.clone()))
+        }
+        _ => None,
+    };
+    fields.filter_map(entry).collect()
 }
 
 /// The tensors that forward takes: types and shapes as the user says, else as the trace was made.
