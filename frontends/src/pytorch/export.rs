@@ -4,6 +4,8 @@
 //! Free sizes stay free. A program that was exported for one batch size is converted for any, if every value then has
 //! the shape that the program says; else for the size that it was exported for.
 
+mod batch;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use super::program::{self, Node, Payloads, Program, Size, TensorMeta, Union};
 use super::state::StateDict;
 use super::{content, fill, ops, state};
 use crate::symbolic::Elem;
+use batch::{Batch, Freed, TRIAL};
 
 /// Most bytes of a program's text.
 const MAX_TEXT: u64 = 1 << 29;
@@ -191,54 +194,6 @@ struct Reader<'a> {
     constants: IndexMap<String, Tensor>,
     shapes: &'a [Vec<i64>],
     file: String,
-}
-
-/// How the sizes of inputs are taken.
-#[derive(Clone, Copy, PartialEq)]
-enum Batch {
-    /// As the program says.
-    AsExported,
-    /// The first axis of all inputs that have one size is free.
-    Free(Freed),
-}
-
-/// A batch that the program fixes, and is free here.
-#[derive(Clone, Copy, PartialEq)]
-struct Freed {
-    /// Its size in the program.
-    example: i64,
-    /// Whether tensors that are made with this size are made for the batch.
-    made: bool,
-    /// Another size that is put in its place. What then fits only by chance no longer does.
-    trial: Option<usize>,
-}
-
-/// No other size in a network is likely to be this.
-const TRIAL: usize = 1009;
-
-impl Freed {
-    fn dim(self) -> Dim {
-        self.trial.map_or_else(|| Dim::symbol("N"), Dim::Known)
-    }
-
-    /// How many times the batch a dimension is.
-    fn multiple(self, dim: &Dim) -> Option<i64> {
-        let factor = match (dim, self.trial) {
-            (Dim::Symbol { factor, name }, None) if &**name == "N" => *factor,
-            (Dim::Known(size), Some(trial)) if *size > 0 && size % trial == 0 => size / trial,
-            _ => return None,
-        };
-        i64::try_from(factor).ok()
-    }
-
-    /// So many times the batch.
-    fn times(self, multiple: i64) -> Option<Dim> {
-        let factor = usize::try_from(multiple).ok().filter(|factor| *factor > 0)?;
-        match self.trial {
-            Some(trial) => factor.checked_mul(trial).map(Dim::Known),
-            None => Some(Dim::Symbol { factor, name: "N".into() }),
-        }
-    }
 }
 
 impl Reader<'_> {
@@ -483,68 +438,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The batch that is freed, if one is.
-    fn freed(&self) -> Option<Freed> {
-        match self.batch {
-            Batch::Free(freed) => Some(freed),
-            Batch::AsExported => None,
-        }
-    }
-
-    /// Puts the free batch in the place of numbers that stand for it: first of all in the shapes that tensors of the
-    /// batch are brought into.
-    fn free_batch(&mut self, node: &Node, args: &mut [(&str, Arg)], freed: Freed) {
-        let bare = node.target.strip_prefix("torch.ops.aten.").unwrap_or(&node.target);
-        let function = bare.split_once('.').map_or(bare, |(name, _)| name);
-        let is_example = |arg: &Arg| freed.example > 1 && arg.int() == Some(freed.example);
-        let shape = args.first().and_then(|(_, arg)| self.lower.info(arg)).map(|info| info.1);
-        let leads = shape.as_ref().and_then(|shape| shape.first());
-        let multiple = leads.and_then(|dim| freed.multiple(dim));
-        let (place, multiple) = match (function, &*args) {
-            ("view" | "reshape" | "_unsafe_view", [_, (_, Arg::List(sizes)), ..]) => {
-                let (Some(multiple), Some(shape)) = (multiple, &shape) else { return };
-                // Sizes that are left open are those of the example.
-                let result = node.outputs.first().and_then(result_name).and_then(|name| self.reader.meta(name));
-                let result = result.map(|meta| meta.sizes.iter().map(|size| program::size(size).example()));
-                let Some(first) = sizes.first().and_then(Arg::int).filter(|first| *first > 0) else { return };
-                let rest = result.into_iter().flatten().skip(1);
-                let Some(multiple) = in_shape(first, rest.collect(), multiple, shape, freed.example) else { return };
-                (1, multiple)
-            }
-            ("expand", [_, (_, Arg::List(sizes)), ..]) if sizes.first().is_some_and(is_example) => {
-                let same_rank = shape.as_ref().is_some_and(|shape| shape.rank() == sizes.len());
-                match same_rank && (multiple == Some(1) || leads == Some(&Dim::Known(1))) || freed.made {
-                    true => (1, 1),
-                    false => return,
-                }
-            }
-            ("full" | "zeros" | "ones" | "empty" | "rand" | "randn", [(_, Arg::List(sizes)), ..])
-                if freed.made && sizes.first().is_some_and(is_example) =>
-            {
-                (0, 1)
-            }
-            ("repeat" | "new_zeros" | "new_ones" | "new_full" | "new_empty", [_, (_, Arg::List(sizes)), ..])
-                if freed.made && sizes.first().is_some_and(is_example) =>
-            {
-                (1, 1)
-            }
-            ("arange", args) if freed.made => {
-                match args.iter().position(|(name, arg)| *name == "end" && is_example(arg)) {
-                    Some(place) => (place, 1),
-                    None => return,
-                }
-            }
-            _ => return,
-        };
-        let Some(dim) = freed.times(multiple) else { return };
-        let size = Arg::Int(self.lower.expressions.of_dim(&dim, String::new));
-        match args.get_mut(place).map(|(_, arg)| arg) {
-            Some(Arg::List(sizes)) => sizes.first_mut().into_iter().for_each(|first| *first = size.clone()),
-            Some(arg) => *arg = size,
-            None => {}
-        }
-    }
-
     /// Remembers a result under its name.
     fn keep(&mut self, output: &Union, result: Arg, node: &str) -> Result<()> {
         if let Some(name) = result_name(output) {
@@ -697,16 +590,6 @@ impl Run<'_> {
             _ => Vec::new(),
         }
     }
-}
-
-/// How many times the batch the first size of a new shape is, if it is known to be. `multiple` is that of the shape
-/// before, and `rest` are the sizes behind.
-fn in_shape(first: i64, rest: Vec<Option<i64>>, multiple: i64, shape: &Shape, example: i64) -> Option<i64> {
-    let product = |sizes: Vec<Option<i64>>| sizes.into_iter().try_fold(1_i64, |all, size| all.checked_mul(size?));
-    let own = product(shape.iter().skip(1).map(|dim| dim.known().and_then(|n| i64::try_from(n).ok())).collect())?;
-    let new = product(rest).filter(|new| *new > 0)?;
-    let found = multiple.checked_mul(own).filter(|all| all % new == 0)? / new;
-    (found.checked_mul(example) == Some(first)).then_some(found)
 }
 
 /// Numbers that JSON does not have are texts.
