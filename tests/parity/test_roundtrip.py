@@ -46,12 +46,14 @@ class Block(nn.Module):
 
 
 class Layers(nn.Module):
-    """Weights of a module itself, a list of modules, a layer that computes with another's weights."""
+    """Weights of a module itself and parts of them, a list of modules, a layer that computes with another's weights."""
 
     def __init__(self):
         super().__init__()
         self.wte = nn.Linear(16, 24)
-        self.wpe = nn.Parameter(torch.zeros(1, 5, 24))
+        self.wpe = nn.Parameter(torch.zeros(1, 9, 24))
+        self.kind = nn.Embedding(9, 24)
+        self.register_buffer("kinds", torch.arange(9).reshape(1, -1) // 2)
         self.scale = nn.Parameter(torch.ones(24))
         self.blocks = nn.ModuleList(Block(24, 3) for _ in range(3))
         self.lm_head = nn.Linear(24, 24, bias=False)
@@ -59,7 +61,8 @@ class Layers(nn.Module):
         self.out.weight = self.wte.weight
 
     def forward(self, x):
-        x = self.wte(x) * self.scale.view(1, 1, -1) + self.wpe
+        x = self.wte(x) * self.scale.view(1, 1, -1) + self.wpe[:, : x.shape[1]]
+        x = x + self.kind(self.kinds[:, : x.shape[1]])
         for block in self.blocks:
             x = block(x)
         return nn.functional.linear(self.lm_head(x), self.out.weight.t())

@@ -43,9 +43,9 @@ pub struct Weight {
 
 impl Weight {
     /// Whether it is an entry of the state dict that the network computes with: views of it are operators of the
-    /// graph, so that it keeps its shape.
+    /// graph, so that it keeps its shape. Whole numbers on one axis are sizes, which shape arithmetic wants to know.
     pub fn is_state(&self) -> bool {
-        !self.name.contains('/') && (self.trainable || self.tensor.dtype().is_float())
+        !self.name.contains('/') && (self.trainable || self.tensor.dtype().is_float() || self.tensor.rank() > 1)
     }
 }
 

@@ -4,7 +4,7 @@ use modelport_ir::op::{PadMode, Slice};
 use modelport_ir::{DType, Dim, Layout, Result, Shape, Tensor, Value, op};
 
 use super::{Call, Entry, op};
-use crate::pytorch::arg::{Arg, Weight};
+use crate::pytorch::arg::Arg;
 use crate::symbolic::{Arithmetic, Elem};
 
 const PADDED: &str = "self padding";
@@ -70,10 +70,11 @@ fn cut(call: &mut Call, axis: usize, begin: i64, end: i64, step: i64) -> Result<
     {
         (*b, *e, *s) = (begin, end, step);
     }
-    if let (Some(weight), Some(size), 1) = (call.weight("self"), size, step) {
+    if let (Some(size), 1) = (size, step) {
         let (start, count) = slice.resolve(axis, size);
-        let tensor = weight.tensor.sliced(axis, start, start + count).map_err(|message| call.fail(message))?;
-        return Ok(Weight { tensor, ..weight }.into());
+        if let Some(part) = call.view("self", |tensor| tensor.sliced(axis, start, start + count))? {
+            return Ok(part);
+        }
     }
     let x = call.value("self")?;
     Ok(call.add(slice, &[x])?.into())
