@@ -85,13 +85,35 @@ def test_exported_network(name, free, tmp_path):
     make, inputs = NETWORKS[name]
     model = prepared(make)
     result = check(model, inputs, tmp_path, free)
-    assert set(model.state_dict()) <= set(result.state_dict())
+    assert set(model.state_dict()) == set(result.state_dict())
 
 
 @pytest.mark.parametrize("name", nets.FUNCTIONS)
 def test_exported_function(name, tmp_path):
     # What `torch.export` fixes is freed again.
     check(nets.Fn(nets.FUNCTIONS[name]), image(4, 6, 8), tmp_path, free=name != "affine_grid")
+
+
+def test_weights_that_are_computed_are_trained(tmp_path):
+    """A kernel that weight normalisation makes is one tensor, which is saved and trained as any other."""
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 3, 3))
+    result = check(nn.Sequential(conv, nn.ReLU()).eval(), image(4, 6, 8), tmp_path, free=True)
+    assert {key: tuple(tensor.shape) for key, tensor in result.named_parameters()} == {
+        "0.weight": (3, 4, 3, 3),
+        "0.bias": (3,),
+    }
+    assert result.state_dict().keys() == dict(result.named_parameters()).keys()
+
+
+def test_a_state_dict_without_constants_is_refused(tmp_path):
+    """What `model.state_dict()` saves lacks the constants that the weights file has, and without them is no network."""
+    net = nn.Sequential(nets.Fn(nets.FUNCTIONS["affine_grid"]), nn.Conv2d(4, 2, 1)).eval()
+    result = check(net, image(4, 6, 8), tmp_path, free=False)
+    assert result.state_dict().keys() == net.state_dict().keys()
+    code = import_file(tmp_path / "out.py")
+    torch.save(result.state_dict(), tmp_path / "saved.pth")
+    with pytest.raises(ValueError, match="without constants"):
+        code.load(str(tmp_path / "saved.pth"))
 
 
 def test_operators_without_translation_are_listed_at_once(tmp_path):

@@ -402,6 +402,11 @@ impl Lower {
         }
     }
 
+    /// The name of a constant that an operator makes, which is no key of the state dict.
+    pub fn constant_name(&self, op: &str) -> String {
+        if self.path().is_empty() { keyless(op) } else { self.node_name(op) }
+    }
+
     /// Adds a node.
     ///
     /// # Errors

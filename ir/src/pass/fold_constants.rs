@@ -131,8 +131,10 @@ fn fold(graph: &mut Graph, id: NodeId, used: Use) -> Result<bool> {
     let Some(outputs) = evaluate(graph, id, limit)? else { return Ok(false) };
     // A kernel that was computed from a variable is trained in its place.
     let trainable = weight && graph.inputs_of(id).iter().flatten().any(trained);
-    let name = graph.node(id).name.clone();
-    graph.rename(id, &format!("{name}/folded"));
+    let node = graph.node(id).name.clone();
+    graph.rename(id, &format!("{node}/folded"));
+    // A name without a slash would be a key of the source's state dict.
+    let name = if graph.modules.is_empty() || node.contains('/') { node } else { format!("constants/{node}") };
     for (output, array) in outputs.iter().enumerate() {
         let tensor = array.to_tensor();
         let new = if trainable { graph.variable(&name, tensor) } else { graph.constant(&name, tensor) };

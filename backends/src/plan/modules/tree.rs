@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use modelport_ir::{Graph, Value};
+use modelport_ir::{Graph, Op, Value};
 
 use crate::plan::leaf::{Leaf, Member, MemberKind, Param, Spare};
 use crate::python::{Arg, Expr};
@@ -386,8 +386,11 @@ impl Tree {
                 for tensor in &self.modules[module].tensors {
                     namer.take(&tensor.role);
                 }
-                member.kind = MemberKind::Constant;
-                if let Some((ctor, role)) = graph.tensor(value).and_then(super::constant::expression) {
+                // What was computed from weights that are trained is trained in their place.
+                let trained = matches!(graph.op(value.node), Op::Constant(constant) if constant.trainable);
+                member.kind = if trained { MemberKind::Parameter } else { MemberKind::Constant };
+                let made = graph.tensor(value).filter(|_| !trained).and_then(super::constant::expression);
+                if let Some((ctor, role)) = made {
                     member = Member { role: role.to_owned(), ctor, params: Vec::new(), ..member };
                 }
                 (module, namer.take(&member.role))

@@ -360,13 +360,13 @@ impl<'l> Call<'l> {
 
     /// A number as a constant without axes.
     pub fn scalar(&mut self, dtype: DType, number: f64) -> Value {
-        let name = self.lower.node_name("number");
+        let name = self.lower.constant_name("number");
         self.lower.graph.constant(&name, Tensor::from_f64(dtype, &[], [number]))
     }
 
     /// A constant that belongs to this call.
     pub fn constant(&mut self, tensor: Tensor) -> Value {
-        let name = self.node_name();
+        let name = self.lower.constant_name(self.base());
         self.lower.graph.constant(&name, tensor)
     }
 

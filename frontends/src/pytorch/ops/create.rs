@@ -6,7 +6,6 @@ use modelport_ir::{DType, Dim, Result, Shape, Tensor, Value, op};
 use super::math::{dtype, operand};
 use super::{Call, Entry, op};
 use crate::pytorch::arg::{Arg, Weight};
-use crate::pytorch::lower::keyless;
 use crate::symbolic::{Arithmetic, Elem};
 
 pub const OPS: &[Entry] = &[
@@ -104,12 +103,7 @@ pub const OPS: &[Entry] = &[
 /// A tensor that is known at conversion time.
 pub fn known(call: &Call, tensor: Tensor) -> Arg {
     let op = call.entry.name.split('.').next().unwrap_or_default();
-    // A name without a slash is a key of the state dict.
-    let name = match call.lower.path() {
-        "" => keyless(op),
-        _ => call.lower.node_name(op),
-    };
-    Weight { name: name.into(), tensor, trainable: false }.into()
+    Weight { name: call.lower.constant_name(op).into(), tensor, trainable: false }.into()
 }
 
 fn number(call: &mut Call, name: &str, wanted: Option<DType>) -> Result<Arg> {

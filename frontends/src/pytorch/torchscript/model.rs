@@ -224,7 +224,28 @@ impl Reader<'_> {
                 instance.fields.insert(name, value);
             }
         }
+        if let Some(instance) = self.instances.get(number) {
+            name_listed(&instance.fields);
+        }
         Ok(Value::Object(number))
+    }
+}
+
+/// Weights in a module's lists have the names that they have as its attributes: `_flat_weights` of recurrent layers.
+fn name_listed(fields: &IndexMap<String, Value>) {
+    let weight = |value: &Value| match value {
+        Value::Tensor(Arg::Weight(weight)) => Some(weight.clone()),
+        _ => None,
+    };
+    let own: Vec<Weight> = fields.values().filter_map(weight).collect();
+    for value in fields.values() {
+        let Value::List(items) = value else { continue };
+        for item in items.borrow_mut().iter_mut() {
+            let Value::Tensor(Arg::Weight(listed)) = item else { continue };
+            if let Some(named) = own.iter().find(|named| named.tensor.is_same(&listed.tensor)) {
+                *listed = named.clone();
+            }
+        }
     }
 }
 
