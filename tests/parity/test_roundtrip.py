@@ -68,6 +68,53 @@ class Layers(nn.Module):
         return nn.functional.linear(self.lm_head(x), self.out.weight.t())
 
 
+class BatchNormAct2d(nn.BatchNorm2d):
+    def __init__(self, width, act):
+        super().__init__(width, eps=1e-3)
+        self.act = act
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+class LayerNorm2d(nn.LayerNorm):
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Conv2dSame(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, (0, 1, 0, 1)))
+
+
+class MobileBlock(nn.Module):
+    def __init__(self, width, stride):
+        super().__init__()
+        conv = nn.Conv2d(width, width, 3, padding=1) if stride == 1 else Conv2dSame(width, width, 3, stride)
+        self.conv = conv
+        self.bn = BatchNormAct2d(width, nn.ReLU())
+
+    def forward(self, x):
+        return self.bn(self.conv(x))
+
+
+class Extended(nn.Module):
+    """Classes that extend layers, and modules of two kinds under one name."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = Conv2dSame(3, 8, 3, 2)
+        self.norm = LayerNorm2d(8)
+        self.blocks = nn.Sequential(MobileBlock(8, 2), MobileBlock(8, 1), MobileBlock(8, 2))
+        self.bn = BatchNormAct2d(8, nn.Hardswish())
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.bn(self.blocks(self.norm(self.stem(x))))
+        return self.fc(self.pool(x).flatten(1))
+
+
 def vgg():
     model = VGG(make_layers([8, "M", 16, 16, "M"], batch_norm=True), init_weights=False)
     model.classifier = nn.Sequential(nn.Linear(16 * 49, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 5))
@@ -87,6 +134,7 @@ NETWORKS = {
     "densenet": lambda: DenseNet(8, (3, 4), 16, num_classes=7),
     "swin": lambda: SwinTransformer([4, 4], 32, [2, 2], [1, 2], [4, 4], num_classes=7),
     "layers": Layers,
+    "extended": Extended,
 }
 # Times the source's lines that the code may have.
 LINES = 1.3
@@ -154,6 +202,8 @@ def test_round_trip(name, tmp_path):
     own = {path for path, module in model.named_modules() if not isinstance(module, nn.Dropout)}
     dropped = {path for path in own - names if next(iter(model.get_submodule(path).children()), None) is not None}
     assert not dropped, "containers are missing"
+    pools = {path for path in own - names if isinstance(model.get_submodule(path), nn.AdaptiveAvgPool2d)}
+    assert not pools, "pools are missing"
 
     for size in (1, 3):
         with torch.no_grad():

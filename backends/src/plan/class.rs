@@ -39,6 +39,8 @@ pub struct Class {
     pub body: Body,
     /// What it is made of, if it is a chain of modules.
     pub chain: Option<Vec<Arg>>,
+    /// What makes the layer that it extends, if it extends one.
+    pub base: Option<Expr>,
     /// Weights that are one: what gets which other's.
     pub ties: Vec<(String, String)>,
 }
@@ -650,6 +652,7 @@ impl Planner<'_> {
             members,
             body,
             chain: None,
+            base: None,
             ties: Vec::new(),
         });
 

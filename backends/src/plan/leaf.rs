@@ -52,6 +52,8 @@ pub struct Member {
 pub enum MemberKind {
     /// A module.
     Module,
+    /// The layer that a class extends: it has no name, and its weights are the class's own.
+    Base,
     /// Modules in a row, made in a loop: the name says how they are named, and the keys of the weights begin with that.
     Row,
     /// A tensor that is not trained.

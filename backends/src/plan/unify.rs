@@ -183,7 +183,8 @@ impl Form {
                 && search.used.iter().all(|side| side.iter().all(|&used| used))
                 && search.inputs.len() <= left.inputs.max(right.inputs);
             let form = (found && search.agrees(context.exact)).then(|| search.form(&outputs))?;
-            let fixed = form.steps.iter().any(|step| !step.is_hole());
+            let fixed =
+                form.steps.iter().any(|step| !step.is_hole()) && !(context.identity.is_none() && form.names_twice());
             (form.holes() <= most && fixed && form.is_shorter(left, right, context)).then_some(form)
         })
     }
@@ -273,6 +274,18 @@ impl Form {
 
     fn is_open_hole(&self, index: usize) -> bool {
         self.steps[index].forms.len() > 1
+    }
+
+    /// The name of what a step calls.
+    fn member(&self, step: usize) -> Option<&str> {
+        let item = self.uses.iter().find_map(|block| block.items[step].as_ref())?;
+        item.members.first().map(|member| member.role.as_str())
+    }
+
+    /// Whether two steps are members of one name.
+    fn names_twice(&self) -> bool {
+        let mut names = BTreeSet::new();
+        (0..self.steps.len()).filter_map(|step| self.member(step)).any(|name| !names.insert(name))
     }
 
     /// Steps with members.
@@ -603,8 +616,7 @@ impl<'a> Search<'a> {
 
     /// Whether one module can be given in the place of another: they have one name, where the source's are kept.
     fn may_be_exchanged(&self, left: usize, right: usize) -> bool {
-        let item = |form: &'a Form, index: usize| form.uses.first().and_then(|block| block.items[index].as_ref());
-        !self.named || item(self.left, left).map(|item| &item.name) == item(self.right, right).map(|item| &item.name)
+        !self.named || self.left.member(left) == self.right.member(right)
     }
 
     fn pay(&mut self, holes: usize) -> bool {

@@ -17,6 +17,21 @@ pub fn statement(indent: usize, prefix: &str, expr: &Expr) -> Vec<String> {
     if line.chars().count() <= WIDTH {
         return vec![line];
     }
+    let repeated = match expr {
+        Expr::Repeat(item, count) => Some(("*[", item, count)),
+        Expr::List(items) => match items.as_slice() {
+            [Expr::Repeat(item, count)] => Some(("[", item, count)),
+            _ => None,
+        },
+        _ => None,
+    };
+    if let Some((open, item, count)) = repeated {
+        let mut lines = vec![format!("{pad}{prefix}{open}")];
+        lines.extend(statement(indent + 4, "", item));
+        lines.push(format!("{pad}    {}", Rounds(item, count)));
+        lines.push(format!("{pad}]"));
+        return lines;
+    }
     let Some((head, items, close)) = bracket(expr, indent + prefix.chars().count()) else {
         let mut lines = vec![format!("{pad}{prefix}(")];
         lines.extend(operands(indent + 4, expr));
@@ -197,16 +212,25 @@ impl std::fmt::Display for Callee<'_> {
     }
 }
 
-/// `item for i in range(count)`; the index has a name where the item reads it.
+/// `item for i in range(count)`
 struct Comprehension<'a>(&'a Expr, &'a Expr);
 
 impl std::fmt::Display for Comprehension<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Comprehension(item, count) = self;
+        write!(f, "{} {}", self.0, Rounds(self.0, self.1))
+    }
+}
+
+/// `for i in range(count)`; the index has a name where the item reads it.
+struct Rounds<'a>(&'a Expr, &'a Expr);
+
+impl std::fmt::Display for Rounds<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Rounds(item, count) = self;
         let reads =
             |e: &Expr| matches!(e, Expr::Name(name) if name == "i" || (name.starts_with('f') && name.contains("{i")));
         let index = if item.count(&reads) > 0 { "i" } else { "_" };
-        write!(f, "{item} for {index} in range({count})")
+        write!(f, "for {index} in range({count})")
     }
 }
 

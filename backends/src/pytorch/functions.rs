@@ -3,7 +3,7 @@
 use modelport_ir::op::{
     ArgReduce, Binary, Clip, CumSum, Extreme, L2Normalize, Lrn, MatMul, Op, Reduce, ReduceKind, TopK, Unary,
 };
-use modelport_ir::{DType, Layout};
+use modelport_ir::{DType, Layout, Problem};
 
 use super::build::{Builder, Built, torch_dtype};
 use crate::python::{Arg, Expr, Lit};
@@ -239,6 +239,9 @@ pub fn cumsum(b: &mut Builder<'_>, op: &CumSum) -> Built {
 /// Reductions over axes.
 pub fn reduce(b: &mut Builder<'_>, op: &Reduce) -> Built {
     let x = b.tensor(0)?;
+    if let Some(pool) = global_pool(b, op)? {
+        b.as_module(Expr::call(&pool, vec![Arg::new(Expr::int("output_size", 1))]));
+    }
     if op.axes.is_empty() {
         return Ok(match op.kind {
             ReduceKind::L2 => x.method("abs", Vec::new()),
@@ -285,6 +288,20 @@ pub fn reduce(b: &mut Builder<'_>, op: &Reduce) -> Built {
         }
     };
     Ok(x.method(method, vec![Arg::new(dims(&op.axes)), keep]))
+}
+
+/// The module of the source that a mean over all places was: `nn.AdaptiveAvgPool2d`.
+fn global_pool(b: &Builder<'_>, op: &Reduce) -> Result<Option<String>, Problem> {
+    let kind = match op.kind {
+        ReduceKind::Mean => "Avg",
+        ReduceKind::Max => "Max",
+        _ => return Ok(None),
+    };
+    let rank = b.shape(0)?.rank();
+    let class = b.graph.module_of(b.node).and_then(|path| b.graph.modules.get(path)).map(String::as_str);
+    let pool = format!("Adaptive{kind}Pool{}d", rank.saturating_sub(2));
+    let all = op.keep_dims && op.axes.iter().copied().eq(2..rank);
+    Ok((all && class == Some(pool.as_str())).then(|| format!("nn.{pool}")))
 }
 
 /// `x.argmax(…)`.

@@ -15,7 +15,7 @@ const LISTED: usize = 8;
 #[derive(Serialize)]
 struct ClassText {
     name: String,
-    base: &'static str,
+    base: String,
     init_super: Vec<String>,
     doc: Vec<String>,
     /// Of attributes that a type checker can't see in `__init__`.
@@ -121,10 +121,12 @@ fn row(name: &str, ctor: &Expr) -> Vec<String> {
 }
 
 fn class_text(class: &Class) -> ClassText {
-    let init_super = match &class.chain {
-        Some(entries) => statement(8, "", &Expr::call("super().__init__", entries.clone())),
-        None => vec!["        super().__init__()".to_owned()],
+    let (base, settings) = match (&class.chain, &class.base) {
+        (Some(entries), _) => ("nn.Sequential".to_owned(), entries.clone()),
+        (None, Some(Expr::Call(layer, settings))) => (layer.to_string(), settings.clone()),
+        (None, _) => ("nn.Module".to_owned(), Vec::new()),
     };
+    let init_super = statement(8, "", &Expr::call("super().__init__", settings));
     let mut init = Vec::new();
     for (name, value) in &class.kept_args {
         init.push(format!("        self.{name} = {value}"));
@@ -135,6 +137,7 @@ fn class_text(class: &Class) -> ClassText {
                 init.extend(row(name, ctor));
                 continue;
             }
+            MemberKind::Base => continue,
             MemberKind::Module if !is_attribute(name) => (
                 String::new(),
                 Expr::call(
@@ -197,7 +200,7 @@ fn class_text(class: &Class) -> ClassText {
     };
     ClassText {
         name: class.name.clone(),
-        base: if class.chain.is_some() { "nn.Sequential" } else { "nn.Module" },
+        base,
         init_super,
         doc,
         types: buffers.map(|(_, name, _)| format!("{name}: Tensor")).collect(),

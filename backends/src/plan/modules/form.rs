@@ -6,7 +6,7 @@ use std::fmt::Write;
 use modelport_ir::Value;
 
 use super::flow::{self, Part};
-use super::tree::Reference;
+use super::tree::{Layer, Reference};
 use super::{Made, Planner, is_tensor, series};
 use crate::plan::block::Block;
 use crate::plan::block::Item;
@@ -224,7 +224,7 @@ impl Planner<'_> {
             operands: flow.inputs.clone(),
         };
         // Members by their names in the source.
-        let mut declared: Vec<Member> = of.tensors.clone();
+        let mut declared: Vec<Member> = of.base.iter().map(base_member).chain(of.tensors.iter().cloned()).collect();
         let mut places: HashMap<usize, usize> = HashMap::new();
         for &child in of.children.iter().filter(|&&child| self.is_declared(child)) {
             let Some(made) = self.made.get(&child) else { continue };
@@ -295,6 +295,11 @@ impl Planner<'_> {
                         child.and_then(|child| of.places.get(&child)).copied().filter(|&at| of.seen.insert(at)),
                     );
                     names.push(self.path(of.module, target));
+                }
+                Reference::Base => {
+                    // The first of the members.
+                    used.extend(Some(0).filter(|&at| of.seen.insert(at)));
+                    names.push(Expr::name("super().forward"));
                 }
                 Reference::Extra(extra) => {
                     let name = of.namer.take(&extra.role);
@@ -395,6 +400,10 @@ struct Parts {
     seen: HashSet<usize>,
     declared: Vec<Member>,
     namer: Namer,
+}
+
+fn base_member(layer: &Layer) -> Member {
+    Member { kind: MemberKind::Base, role: String::new(), ctor: layer.ctor.clone(), params: layer.params.clone() }
 }
 
 fn module_member(name: &str, made: Made) -> Member {

@@ -313,6 +313,7 @@ impl Planner<'_> {
         body.lists = inputs.iter().map(|(value, _)| first.lists.contains(value)).collect();
         kept.sort();
         kept.dedup();
+        let (bases, members): (Vec<_>, Vec<_>) = members.into_iter().partition(|(kind, _)| *kind == MemberKind::Base);
         let (chain, members) = match first.shape {
             Shape::Chain => (Some(members.into_iter().map(|(_, (_, ctor))| Arg::new(ctor)).collect()), Vec::new()),
             _ => (None, form::in_order(members).map(|(kind, (name, ctor))| (kind, name, ctor)).collect()),
@@ -327,6 +328,7 @@ impl Planner<'_> {
             members,
             body,
             chain,
+            base: bases.into_iter().next().map(|(_, (_, ctor))| ctor),
             ties: first.ties.clone(),
         });
         for (index, form) in forms.iter().enumerate() {
@@ -335,7 +337,7 @@ impl Planner<'_> {
                 form.items.iter().flat_map(|item| &item.members).map(|member| (member.kind, member)).collect();
             let below = |member: &Member| -> Vec<Param> {
                 match member.kind {
-                    MemberKind::Row => member.params.clone(),
+                    MemberKind::Row | MemberKind::Base => member.params.clone(),
                     _ => member.params.iter().map(|param| param.below(&member.role)).collect(),
                 }
             };

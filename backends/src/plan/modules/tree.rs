@@ -22,6 +22,8 @@ pub struct Module {
     pub children: Vec<usize>,
     /// What it is when it is one layer.
     pub layer: Option<Layer>,
+    /// The layer whose weights it has and that it calls with more around: its class extends that layer.
+    pub base: Option<Layer>,
     /// Weights that it holds itself.
     pub tensors: Vec<Member>,
     /// Whether it must be a chain of its children if it is to be called as a whole.
@@ -41,11 +43,26 @@ pub struct Layer {
     pub params: Vec<Param>,
 }
 
+/// The layer of a leaf, and its weights.
+struct Based<'a> {
+    ctor: &'a Expr,
+    params: &'a [Param],
+}
+
+impl Based<'_> {
+    fn is_same(&self, ctor: &Expr, params: &[Param]) -> bool {
+        let sources = |params: &[Param]| params.iter().map(|param| param.source.clone()).collect::<Vec<_>>();
+        self.ctor == ctor && sources(self.params) == sources(params)
+    }
+}
+
 /// What a call reads beside values: members of the class in which it stands.
 #[derive(Clone, Debug)]
 pub enum Reference {
     /// A module of the source.
     Module(usize),
+    /// The layer that the class in which it stands extends.
+    Base,
     /// Something without weights that the source computed in place.
     Extra(Member),
 }
@@ -213,6 +230,10 @@ impl Tree {
         let mut refused: HashSet<usize> = HashSet::new();
         let held = self.held(graph);
         for (&module, indices) in own {
+            self.modules[module].base = self.base(module, leaves, own, &held);
+            if self.modules[module].base.is_some() {
+                continue;
+            }
             for &index in indices {
                 let leaf = &leaves[index];
                 let Some((ctor, params)) = layer(leaf) else { continue };
@@ -264,6 +285,33 @@ impl Tree {
         }
     }
 
+    /// The layer that a class of the source extends: its weights are exactly the module's, and it is not all that the
+    /// module computes.
+    fn base(
+        &self,
+        module: usize,
+        leaves: &[Leaf],
+        own: &BTreeMap<usize, Vec<usize>>,
+        held: &HashMap<usize, Vec<&str>>,
+    ) -> Option<Layer> {
+        let of = &self.modules[module];
+        let indices = own.get(&module)?;
+        let mut based = indices.iter().filter_map(|&index| self.based(module, &leaves[index]));
+        let first = based.next().filter(|_| module != 0 && !of.class.is_empty() && !is_torch_class(&of.class))?;
+        let is_alone = matches!(indices.as_slice(), [index] if layer(&leaves[*index]).is_some())
+            && !of.children.iter().any(|child| own.contains_key(child));
+        let keys = held.get(&module)?;
+        let is_all = keys.iter().all(|key| first.params.iter().any(|param| param.key == *key));
+        let is_one = based.all(|other| other.is_same(first.ctor, first.params));
+        (!is_alone && is_all && is_one).then(|| Layer { ctor: first.ctor.clone(), params: first.params.to_vec() })
+    }
+
+    /// A leaf as a layer that has its weights from this module itself.
+    fn based<'a>(&self, module: usize, leaf: &'a Leaf) -> Option<Based<'a>> {
+        let [Member { kind: MemberKind::Module, ctor, params, .. }] = leaf.members.as_slice() else { return None };
+        (self.layer_home(params) == Some(module)).then_some(Based { ctor, params })
+    }
+
     /// The keys of each module's weights.
     fn held<'a>(&self, graph: &'a Graph) -> HashMap<usize, Vec<&'a str>> {
         let mut held: HashMap<usize, Vec<&str>> = HashMap::new();
@@ -297,6 +345,11 @@ impl Tree {
             hints: if leaf.results.is_empty() { vec![leaf.role.clone()] } else { leaf.results.clone() },
             role: leaf.role.clone(),
         };
+        let base = self.modules[module].base.as_ref().zip(self.based(module, leaf));
+        if base.is_some_and(|(base, leaf)| leaf.is_same(&base.ctor, &base.params)) {
+            call.references = vec![Reference::Base];
+            return call;
+        }
         let is_layer = self.modules[module].layer.is_some();
         if let Some((ctor, params)) = layer(leaf) {
             let weighted = params.iter().any(|param| !param.source.is_empty());
@@ -397,7 +450,8 @@ impl Tree {
             }
         };
         self.homes.insert(value, (module, key.clone()));
-        if self.modules[module].layer.is_none() {
+        let of = &self.modules[module];
+        if of.layer.is_none() && !of.base.iter().flat_map(|base| &base.params).any(|param| param.key == key) {
             self.modules[module].tensors.push(Member { role: key, ..member });
         }
     }

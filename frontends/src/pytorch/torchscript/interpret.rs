@@ -125,8 +125,9 @@ impl<'a, T: Torch> Interpreter<'a, T> {
         };
         let mut all = vec![Value::Object(object)];
         all.extend(args);
-        // `forward1` and so on are further traces of one forward.
-        let is_forward = name.strip_prefix("forward").is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit()));
+        // `forward1` and so on are further traces of one forward, `forward__1` its overloads.
+        let number = name.strip_prefix("forward").map(|rest| rest.trim_start_matches("__"));
+        let is_forward = number.is_some_and(|number| number.chars().all(|c| c.is_ascii_digit()));
         if is_forward {
             self.torch.enter(object);
         }

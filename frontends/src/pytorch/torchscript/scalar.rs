@@ -1,5 +1,7 @@
 //! What TorchScript computes with plain data: numbers, strings, lists. No tensor takes part.
 
+use std::rc::Rc;
+
 use modelport_ir::DType;
 
 use super::value::Value;
@@ -29,6 +31,14 @@ pub fn evaluate(sizes: &mut Expressions, op: &str, args: &[Value]) -> Option<Res
         // Devices are their names.
         ("device" | "type", [V::Str(_), ..]) => ok(args[0].clone()),
         ("__not__", [a]) => known(a.truth().map(|a| !a)),
+        ("dict", []) => ok(V::Dict(Rc::default())),
+        ("dict", [V::Dict(items)]) => ok(V::Dict(Rc::new(items.as_ref().clone()))),
+        ("dict", [V::List(pairs)]) => {
+            let pair =
+                |pair: &V| pair.items().and_then(|pair| <[V; 2]>::try_from(pair).ok()).map(|[key, value]| (key, value));
+            let pairs = pairs.borrow().iter().map(pair).collect::<Option<Vec<_>>>()?;
+            ok(V::Dict(Rc::new(pairs.into())))
+        }
         ("len", [V::List(items)]) => ok(V::Int(items.borrow().len() as i64)),
         ("len", [V::Tuple(items)]) => ok(V::Int(items.len() as i64)),
         ("len", [V::Dict(items)]) => ok(V::Int(items.borrow().len() as i64)),
