@@ -219,3 +219,31 @@ def test_round_trip(name, tmp_path):
     have, written = lines_of(code), source_lines(model)
     print(f"{name}: {have} lines, {written} in the source")
     assert have <= LINES * written
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, "mixed"])
+@pytest.mark.parametrize("kind", ["state", "program"])
+def test_networks_compute_in_the_type_of_their_weights(kind, dtype, tmp_path):
+    torch.manual_seed(2)
+    with torch.no_grad():
+        model = randomize(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=5))
+    if dtype == "mixed":
+        if kind == "program":
+            pytest.skip("what is computed in several types says where it changes them")
+        # A state dict whose kernels alone are halved is loaded into a network of float32.
+        state = {key: value.half() if value.ndim == 4 else value for key, value in model.state_dict().items()}
+        model.load_state_dict(state)
+        dtype = torch.float32
+    else:
+        model, state = model.to(dtype), model.to(dtype).state_dict()
+    x = torch.randn(3, 3, 64, 64, dtype=dtype)
+    source = tmp_path / ("net.pth" if kind == "state" else "net.pt2")
+    if kind == "state":
+        torch.save(state, source)
+    else:
+        torch.export.save(torch.export.export(model, (x,)), source)
+    modelport("convert", "-sf", "pytorch", "-in", source, "-df", "pytorch", "-om", tmp_path / "out.pth")
+    twin = import_file(tmp_path / "out.py").load(str(tmp_path / "out.pth"))
+    assert all(a.dtype == b.dtype for a, b in zip(twin.parameters(), model.parameters(), strict=True))
+    with torch.no_grad():
+        assert torch.equal(twin(x), model(x))

@@ -1,9 +1,10 @@
 //! The text around the calls: docstring, imports, classes, `load`; printed by `templates/pytorch.py.tera`.
 
-use modelport_ir::{Error, Graph, Layout, Result};
+use modelport_ir::{DType, Error, Graph, Layout, Result};
 use serde::Serialize;
 
 use super::Options;
+use super::build::torch_dtype;
 use crate::docstring::results;
 use crate::plan::{Class, MemberKind, Program};
 use crate::python::{Arg, Expr, Lit, comment, is_attribute, noted, signature, statement};
@@ -55,6 +56,7 @@ pub fn render(graph: &Graph, program: &Program, options: &Options) -> Result<Str
     context.insert("restore", &options.restore);
     let mut members = program.classes.iter().flat_map(|class| &class.members);
     context.insert("constants", &members.any(|(kind, _, ctor)| *kind == MemberKind::Constant && is_stored(ctor)));
+    context.insert("dtype", &element_type(program));
     // Said of a whole module, PyTorch takes it for kernels of two spatial axes alone.
     let ranks: Vec<usize> = program.params.iter().map(|param| param.tensor.rank()).collect();
     context.insert("channels_last", &(options.inference && ranks.contains(&4) && !ranks.contains(&5)));
@@ -86,6 +88,13 @@ fn docstring(graph: &Graph, program: &Program, options: &Options) -> Vec<String>
         format!("{} = model({args})", results(graph)),
     ];
     crate::docstring::docstring(graph, title, &inputs, Layout::ChannelsFirst, &usage)
+}
+
+/// What all weights are, where that is not what modules are made with: `torch.float16`.
+fn element_type(program: &Program) -> Option<String> {
+    let mut types = program.params.iter().map(|param| param.tensor.dtype()).filter(|dtype| dtype.is_float());
+    let first = types.next().filter(|dtype| *dtype != DType::Float32)?;
+    types.all(|dtype| dtype == first).then(|| torch_dtype(first))
 }
 
 /// Whether a member gets its elements from the weights file.

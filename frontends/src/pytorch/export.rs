@@ -38,7 +38,7 @@ const MAX_DEPTH: usize = 8;
 pub fn read(path: &Path, archive: &Archive, shapes: &[Vec<i64>], weights: Option<StateDict>) -> Result<Graph> {
     let failed = |message: String| Error::from(Problem::new(message).file(path));
     let program = program(archive).map_err(failed)?;
-    unsupported(&program)?;
+    unsupported(&program).map_err(|error| error.in_file(path))?;
     let mut tensors = stored(path, archive, "weights")?;
     let constants = stored(path, archive, "constants")?;
     if let Some(weights) = weights {

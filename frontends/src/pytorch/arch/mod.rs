@@ -90,14 +90,22 @@ pub fn lower(
 ) -> Result<Graph> {
     check_classes(tree)?;
     let mut net = Lower::new(names.0, names.1);
+    let real = element_type(entries.iter().map(|(_, tensor)| tensor)).unwrap_or(DType::Float32);
     net.entries(entries);
     net.root(tree.class_name());
     let shape = input_shape(tree, shapes, default)?;
     let embeds = first_layer(tree).is_some_and(|layer| layer.class_name().starts_with("Embedding"));
-    let x = net.input("x", if embeds { DType::Int64 } else { DType::Float32 }, shape)?;
+    let x = net.input("x", if embeds { DType::Int64 } else { real }, shape)?;
     let result = This::root(tree).run(&mut net, &[x])?;
     output(&mut net, "output", &result)?;
     net.finish()
+}
+
+/// The type of real numbers that a network computes in: that of its weights, if it is one.
+fn element_type<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Option<DType> {
+    let mut types = tensors.map(Tensor::dtype).filter(|dtype| dtype.is_float());
+    let first = types.next()?;
+    types.all(|dtype| dtype == first).then_some(first)
 }
 
 /// Every tensor in a result is an output; a pair of a name and a tensor is one of a dictionary.

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use modelport_ir::{Graph, Problem, Result};
+use modelport_ir::{DType, Graph, Problem, Result};
 
 use super::super::{EXPORT, StateDict};
 use super::build::{At, Attempt};
@@ -124,7 +124,7 @@ pub fn recognise(state: &StateDict, arguments: &Arguments, name: &str, shapes: &
         Some(arch) => vec![named(arch)?],
         None => FAMILIES.iter().collect(),
     };
-    let state = &renamed(state);
+    let state = &of_one_type(renamed(state));
     let mut fits: Vec<Fit> = families.into_iter().map(|family| fit(family, state, arguments)).collect();
     fits.sort_by_key(|fit| (fit.missing.len() + fit.surplus.len(), std::cmp::Reverse(fit.known)));
     let exact = fits.iter().filter(|fit| fit.missing.is_empty() && fit.surplus.is_empty()).count();
@@ -160,6 +160,16 @@ pub fn recognise(state: &StateDict, arguments: &Arguments, name: &str, shapes: &
         }
         error.in_file(&state.path)
     })
+}
+
+/// Weights of several types of real numbers are all float32, as PyTorch makes them where they are loaded.
+fn of_one_type(mut state: StateDict) -> StateDict {
+    if super::element_type(state.tensors.values()).is_none() {
+        for tensor in state.tensors.values_mut().filter(|tensor| tensor.dtype().is_float()) {
+            *tensor = tensor.cast(DType::Float32);
+        }
+    }
+    state
 }
 
 fn named(arch: &str) -> Result<&'static Family> {

@@ -1,6 +1,6 @@
 //! Convolutions.
 
-use modelport_ir::{Layout, Result, Value, op};
+use modelport_ir::{Dim, Error, Layout, Result, Value, op};
 
 use super::{Call, Entry, op};
 use crate::pytorch::arg::Arg;
@@ -60,6 +60,7 @@ fn conv(call: &mut Call, rank: usize) -> Result<Arg> {
     let strides = call.spatial("stride", rank)?;
     let dilations = call.spatial("dilation", rank)?;
     let groups = call.size("groups")?;
+    check_groups(call, x, weights)?;
     let mut pads = match call.arg("padding") {
         Arg::Str(mode) if &*mode == "valid" => vec![(0, 0); rank],
         Arg::Str(mode) if &*mode == "same" => {
@@ -80,6 +81,22 @@ fn conv(call: &mut Call, rank: usize) -> Result<Arg> {
     let conv = op::Conv { strides, pads: op::Pads(pads), dilations, groups, layout: Layout::ChannelsFirst };
     let y = call.add_with(conv, &[Some(x), Some(weights), bias])?;
     unbatched(call, y, added)
+}
+
+/// Where the batch is folded into the channels, as with kernels that are computed for each image, an example's batch
+/// became the number of groups.
+fn check_groups(call: &mut Call, x: Value, weights: Value) -> Result<()> {
+    let channels = |value: Value, axis: usize| call.lower.graph.shape(value).get(axis).cloned();
+    let rank = call.lower.graph.shape(weights).rank();
+    let (of_input, of_kernel) = (channels(x, 1), channels(weights, rank.saturating_sub(2)));
+    match (of_input, of_kernel) {
+        (Some(free @ Dim::Symbol { .. }), Some(Dim::Known(_))) => {
+            let error = call.fail(format!("the number of channels, {free}, depends on the input's size"));
+            let hint = "Give the input's shape with its batch, such as --inputShape 1,512,4,4.";
+            Err(Error { problems: error.problems.into_iter().map(|problem| problem.hint(hint)).collect() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Zeros that were put around the input just for this convolution are its padding.

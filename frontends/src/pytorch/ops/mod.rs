@@ -150,6 +150,8 @@ fn hint(target: &str) -> &'static str {
         "Random numbers are converted only as part of dropout. Save the network after model.eval()."
     } else if ["nms", "roi_align", "nonzero", "unique"].iter().any(|word| target.contains(word)) {
         "Its result has a size that depends on data. Save the part of the network in front of it."
+    } else if ["fft", "complex", "stft", "polar"].iter().any(|word| bare(target).contains(word)) {
+        "Complex numbers are not converted. Save the part of the network behind the spectrum, and compute that before."
     } else {
         "Save the part of the network that does without it."
     }

@@ -30,6 +30,9 @@ use interpret::{Interpreter, Program, Stop, Torch};
 use model::{Instance, Model};
 use value::Value;
 
+/// Sizes of an image with its batch.
+const IMAGE: usize = 4;
+
 /// Operators that say something of a tensor without computing.
 const QUERIES: &[&str] =
     &["size", "dim", "ndimension", "len", "numel", "dtype", "device", "layout", "shape", "is_cuda"];
@@ -57,25 +60,35 @@ pub fn read(source: &Source, path: &Path, archive: &Archive, weights: Option<&St
         let mut own: Vec<_> = own.map(|weight| (weight.name.to_string(), &mut weight.tensor)).collect();
         fill::fill(own.iter_mut().map(|(name, tensor)| (name.as_str(), &mut **tensor)), weights, path)?;
     }
-    // Which inputs are whole numbers shows where they are used.
+    let first = typed(source, path, &model, false);
+    // A script does not say how many axes its inputs have: four sizes are an image with its batch, or a volume without.
+    let may_be_volume = model.traced.is_empty() && source.input_shapes.iter().any(|sizes| sizes.len() == IMAGE);
+    match first {
+        Err(error) if may_be_volume => typed(source, path, &model, true).map_err(|_| error.in_file(path)),
+        first => first.map_err(|error| error.in_file(path)),
+    }
+}
+
+/// Which inputs are whole numbers shows where they are used.
+fn typed(source: &Source, path: &Path, model: &Model, volumes: bool) -> Result<Graph> {
     let mut whole = Vec::new();
     loop {
         let known = whole.len();
-        match follow(source, path, &model, &mut whole) {
+        match follow(source, path, model, &mut whole, volumes) {
             Err(_) if whole.len() > known => {}
-            result => return result.map_err(|error| error.in_file(path)),
+            result => return result,
         }
     }
 }
 
-fn follow(source: &Source, path: &Path, model: &Model, whole: &mut Vec<usize>) -> Result<Graph> {
+fn follow(source: &Source, path: &Path, model: &Model, whole: &mut Vec<usize>, volumes: bool) -> Result<Graph> {
     let Some(root) = model.instances.first() else { return Err(Error::new("holds no module")) };
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     let mut lower = Lower::new(&stem, &format!("TorchScript ({file})"));
     lower.root(model::short(&root.class));
     lower.entries(entries(model));
-    let args = inputs(source, model, root, whole, &mut lower)?;
+    let args = inputs(source, model, root, (whole, volumes), &mut lower)?;
     let names = output_names(&model.program, &root.class);
     let fields = model.instances.iter().map(|instance| instance.fields.clone()).collect();
     let torch = Followed { model, lower, fields, training: source.training, inputs: args.clone(), whole: Vec::new() };
@@ -111,7 +124,13 @@ fn entries(model: &Model) -> Vec<(String, Tensor)> {
 }
 
 /// The tensors that forward takes: types and shapes as the user says, else as the trace was made.
-fn inputs(source: &Source, model: &Model, root: &Instance, whole: &[usize], lower: &mut Lower) -> Result<Vec<Value>> {
+fn inputs(
+    source: &Source,
+    model: &Model,
+    root: &Instance,
+    (whole, volumes): (&[usize], bool),
+    lower: &mut Lower,
+) -> Result<Vec<Value>> {
     let class = model.program.classes.get(&root.class);
     let forward = class.and_then(|(_, class)| class.methods.iter().find(|method| method.name == "forward"));
     let Some(forward) = forward else { return Err(Error::new(format!("{} has no forward", root.class))) };
@@ -129,7 +148,7 @@ fn inputs(source: &Source, model: &Model, root: &Instance, whole: &[usize], lowe
         }
         let traced = model.traced.get(index);
         let given = source.input_shapes.get(index).map(Vec::as_slice);
-        let Some(shape) = shape(given, traced.map(|(_, shape)| shape.as_slice())) else {
+        let Some(shape) = shape(given, traced.map(|(_, shape)| shape.as_slice()), volumes) else {
             let message = format!("the shape of the input {} is not known: the script does not tell it", param.name);
             problems.push(Problem::new(message).hint("Give it with --inputShape, such as --inputShape 3,224,224."));
             continue;
@@ -146,7 +165,7 @@ fn inputs(source: &Source, model: &Model, root: &Instance, whole: &[usize], lowe
 }
 
 /// A shape with a free batch. Given sizes may have the batch or not; -1 is free as well.
-fn shape(given: Option<&[i64]>, traced: Option<&[usize]>) -> Option<Shape> {
+fn shape(given: Option<&[i64]>, traced: Option<&[usize]>, volumes: bool) -> Option<Shape> {
     let rank = traced.map(<[usize]>::len);
     let dim = |(axis, size): (usize, i64)| match usize::try_from(size) {
         Ok(size) => Dim::Known(size),
@@ -156,7 +175,7 @@ fn shape(given: Option<&[i64]>, traced: Option<&[usize]>) -> Option<Shape> {
     match (given, traced) {
         (Some(given), _) => {
             // Images and volumes with their batch have four and five sizes.
-            let has_batch = rank.map_or(given.len() >= 4, |rank| given.len() == rank);
+            let has_batch = rank.map_or(given.len() >= IMAGE + usize::from(volumes), |rank| given.len() == rank);
             let batch = if has_batch { None } else { Some(-1) };
             Some(batch.into_iter().chain(given.iter().copied()).enumerate().map(dim).collect())
         }
