@@ -136,6 +136,22 @@ class Written(nn.Module):
         return x
 
 
+class Encoder(nn.Module):
+    """PyTorch's own encoder, in which the batch is the second axis and joined with others on both sides."""
+
+    def __init__(self, batch_first):
+        super().__init__()
+        self.batch_first = batch_first
+        layer = nn.TransformerEncoderLayer(12, 4, 16, batch_first=batch_first)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.out = nn.Linear(12, 3)
+
+    def forward(self, x):
+        if self.batch_first:
+            return self.out(self.encoder(x)[:, 0])
+        return self.out(self.encoder(x.transpose(0, 1)).mean(0))
+
+
 class OfTheBatch(nn.Module):
     """Code that makes tensors for the batch, and folds it into other axes and back."""
 
@@ -169,6 +185,7 @@ CELL = [torch.linspace(-1, 1, 64).view(8, 8), torch.linspace(1, -1, 16).view(8, 
 
 # Functions of a [batch, 4, 6, 8] tensor.
 FUNCTIONS = {
+    "tensor_split": lambda x: torch.cat(x.tensor_split([1, -2], dim=2)[::-1], 2),
     "avg_pool": lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
     "avg_pool_excluding": lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
     "avg_pool_divisor": lambda x: F.avg_pool2d(x, 3, 2, 1, divisor_override=5),

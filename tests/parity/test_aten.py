@@ -34,6 +34,8 @@ NETWORKS = {
     "gpt": (nets.Gpt, ids),
     "odd": (nets.Odd, image(3, 9, 9)),
     "of_the_batch": (nets.OfTheBatch, lambda batch: (torch.randn(batch, 5, 6),)),
+    "encoder": (lambda: nets.Encoder(True), lambda batch: (torch.randn(batch, 5, 12),)),
+    "encoder_time_first": (lambda: nets.Encoder(False), lambda batch: (torch.randn(batch, 5, 12),)),
     "written": (nets.Written, image(3, 4, 5)),
     "squeezenet": (squeezenet, image(3, 48, 48)),
     "resnet": (resnet, image(3, 32, 32)),

@@ -241,6 +241,7 @@ impl Reader<'_> {
             names: HashMap::new(),
             examples: HashMap::new(),
             batch,
+            joined: HashMap::new(),
         };
         run.modules();
         run.lower.entries(self.tensors.iter().map(|(key, tensor)| (key.clone(), tensor.clone())));
@@ -271,6 +272,9 @@ struct Run<'a> {
     /// The sizes that free ones had when the program was made.
     examples: HashMap<Arc<str>, i64>,
     batch: Batch,
+    /// How many elements of a freed batch's multiples stand in front of the batch, where all such sizes agree: `[9, N]`
+    /// joined is `9*N` with 9.
+    joined: HashMap<i64, Option<i64>>,
 }
 
 impl Run<'_> {

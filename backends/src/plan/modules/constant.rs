@@ -118,10 +118,18 @@ fn steps(shape: &[usize], values: &[f64]) -> Option<(Expr, &'static str)> {
         }
         let list = |items: Vec<Lit>| Arg::new(Expr::slot("values", Lit::List(items)));
         let levels = runs.iter().map(|(value, _)| Lit::float((value + base) as f32)).collect();
-        let counts = Expr::List(runs.iter().map(|(_, count)| size(*count)).collect());
-        let counts = Expr::call("torch.tensor", vec![Arg::new(counts)]);
-        let mut part =
-            Expr::call("torch.tensor", vec![list(levels)]).method("repeat_interleave", vec![Arg::new(counts)]);
+        let mut part = Expr::call("torch.tensor", vec![list(levels)]);
+        if runs.len() < along.len() {
+            let counts = Expr::List(runs.iter().map(|(_, count)| size(*count)).collect());
+            let counts = Expr::call("torch.tensor", vec![Arg::new(counts)]);
+            part = part.method("repeat_interleave", vec![Arg::new(counts)]);
+        } else if values.len() == along.len() && *axis + 1 == shape.len() {
+            // A row of numbers.
+            let row =
+                Expr::List(along.iter().map(|value| Expr::slot("value", Lit::float((value + base) as f32))).collect());
+            let row = (0..*axis).fold(row, |row, _| Expr::List(vec![row]));
+            return Some((Expr::call("torch.tensor", vec![Arg::new(row)]), "constant"));
+        }
         let after = shape.len() - 1 - axis;
         if after > 0 {
             let ones = std::iter::once(Expr::name("-1")).chain(std::iter::repeat_n(Expr::name("1"), after));

@@ -72,15 +72,28 @@ impl Run<'_> {
         let shape = args.first().and_then(|(_, arg)| self.lower.info(arg)).map(|info| info.1);
         let leads = shape.as_ref().and_then(|shape| shape.first());
         let multiple = leads.and_then(|dim| freed.multiple(dim));
+        let mut place_in_list = 0;
         let (place, multiple) = match (function, &*args) {
             ("view" | "reshape" | "_unsafe_view", [_, (_, Arg::List(sizes)), ..]) => {
-                let (Some(multiple), Some(shape)) = (multiple, &shape) else { return };
+                let Some(shape) = &shape else { return };
                 // Sizes that are left open are those of the example.
                 let result = node.outputs.first().and_then(result_name).and_then(|name| self.reader.meta(name));
                 let result = result.map(|meta| meta.sizes.iter().map(|size| program::size(size).example()));
-                let Some(first) = sizes.first().and_then(Arg::int).filter(|first| *first > 0) else { return };
-                let rest = result.into_iter().flatten().skip(1);
-                let Some(multiple) = in_shape(first, rest.collect(), multiple, shape, freed.example) else { return };
+                let result: Vec<Option<i64>> = result.into_iter().flatten().collect();
+                let whole = shape.iter().find_map(|dim| freed.multiple(dim));
+                let inner = whole.map_or(Some(1), |whole| self.joined.get(&whole).copied().unwrap_or(Some(1)));
+                let (Some(whole), Some(inner)) = (whole, inner) else { return };
+                let Some((axis, at, joined)) = same_place(shape, &result, inner, freed) else { return };
+                let Some(size) = sizes.get(at).and_then(Arg::int).filter(|size| *size > 0) else { return };
+                let Some(multiple) = (whole / inner).checked_mul(joined) else { return };
+                let (behind, rest) = (shape.iter().skip(axis).cloned().collect(), result.into_iter().skip(at + 1));
+                let size = in_shape(size, rest.collect(), multiple, &behind, freed.example);
+                let Some(multiple) = size else { return };
+                let known = self.joined.entry(multiple).or_insert(Some(joined));
+                if *known != Some(joined) {
+                    *known = None;
+                }
+                place_in_list = at;
                 (1, multiple)
             }
             ("expand", [_, (_, Arg::List(sizes)), ..]) if sizes.first().is_some_and(is_example) => {
@@ -111,11 +124,28 @@ impl Run<'_> {
         let Some(dim) = freed.times(multiple) else { return };
         let size = Arg::Int(self.lower.expressions.of_dim(&dim, String::new));
         match args.get_mut(place).map(|(_, arg)| arg) {
-            Some(Arg::List(sizes)) => sizes.first_mut().into_iter().for_each(|first| *first = size.clone()),
+            Some(Arg::List(sizes)) => sizes.get_mut(place_in_list).into_iter().for_each(|of| *of = size.clone()),
             Some(arg) => *arg = size,
             None => {}
         }
     }
+}
+
+/// The axis of a shape that is the batch, and that of a new shape which has its place: the elements in front of it are
+/// the same, or so many of them are joined with it. `inner` are those that are joined with it in the old shape.
+fn same_place(shape: &Shape, result: &[Option<i64>], inner: i64, freed: Freed) -> Option<(usize, usize, i64)> {
+    let axis = shape.iter().position(|dim| freed.multiple(dim).is_some())?;
+    let sizes = shape.iter().take(axis).map(|dim| dim.known().and_then(|size| i64::try_from(size).ok()));
+    let before = sizes.into_iter().try_fold(inner, |all, size| all.checked_mul(size?))?;
+    let mut begin = 1_i64;
+    for (at, size) in result.iter().enumerate() {
+        let end = begin.checked_mul((*size)?)?;
+        if end > before {
+            return (before % begin == 0).then_some((axis, at, before / begin));
+        }
+        begin = end;
+    }
+    None
 }
 
 /// How many times the batch the first size of a new shape is, if it is known to be. `multiple` is that of the shape

@@ -36,6 +36,7 @@ pub const OPS: &[Entry] = &[
     op("chunk", "self chunks dim=0", chunk),
     op("unsafe_chunk", "self chunks dim=0", chunk),
     op("tensor_split", "self sections dim=0", tensor_split),
+    op("tensor_split.indices", "self indices dim=0", |call| split_at(call, "indices")),
     op("unbind", "self dim=0", unbind),
     op("expand", "self size implicit=False", expand),
     op("expand_as", "self other", |call| like_other(call, "expand")),
@@ -388,8 +389,32 @@ fn tensor_split(call: &mut Call) -> Result<Arg> {
     let shape = call.shape("self")?;
     let axis = call.axis("dim", shape.rank())?;
     let total = call.known(&shape, axis, "the length of the axis to cut")?;
+    if let Arg::List(_) = call.arg("sections") {
+        return split_at(call, "sections");
+    }
     let sections = call.size("sections")?.clamp(1, MAX_PARTS);
     let sizes = (0..sections).map(|i| total / sections + usize::from(i < total % sections)).collect();
+    parts(call, axis, sizes)
+}
+
+/// Parts by where they end, counted from either end of the axis.
+fn split_at(call: &mut Call, name: &str) -> Result<Arg> {
+    let shape = call.shape("self")?;
+    let axis = call.axis("dim", shape.rank())?;
+    let total = call.known(&shape, axis, "the length of the axis to cut")?;
+    let end = |at: i64| match usize::try_from(at) {
+        Ok(at) => at.min(total),
+        Err(_) => total.saturating_sub(usize::try_from(at.unsigned_abs()).unwrap_or(total)),
+    };
+    let mut sizes = Vec::new();
+    let mut begin = 0;
+    for end in call.ints(name)?.into_iter().map(end).chain([total]) {
+        sizes.push(end.saturating_sub(begin));
+        begin = end;
+    }
+    if sizes.contains(&0) || sizes.iter().sum::<usize>() != total {
+        return Err(call.fail("a part of the axis is empty"));
+    }
     parts(call, axis, sizes)
 }
 

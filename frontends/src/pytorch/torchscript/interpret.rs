@@ -315,8 +315,9 @@ impl<'a, T: Torch> Interpreter<'a, T> {
             Expr::Float(value) => Value::Float(*value),
             Expr::Str(value) => Value::text(value),
             Expr::Name(name) => match frame.get(name) {
-                Some(Value::Uninitialized) | None => return Err(format!("{name} has no value here").into()),
+                // What has no value may be given on, as long as nothing is made of it.
                 Some(value) => value.clone(),
+                None => return Err(format!("{name} has no value here").into()),
             },
             Expr::List(items) => Value::list(self.all(items, frame)?),
             Expr::Tuple(items) => Value::tuple(self.all(items, frame)?),
