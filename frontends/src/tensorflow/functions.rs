@@ -139,6 +139,7 @@ fn expand(
     };
     // A reference to nothing stays one, so that it is reported if it is needed.
     let outer_or_missing = |inner: &String| outer(inner).unwrap_or_else(|| format!("{scope}/{inner}"));
+    let first = nodes.len();
     for body in &function.nodes {
         let inputs = body.inputs.iter().filter(|i| !i.starts_with('^') || outer(i).is_some());
         nodes.push(NodeDef {
@@ -152,7 +153,12 @@ fn expand(
         Some(inner) => outer_or_missing(inner),
         None => format!("{scope}/{result}"),
     });
-    let inputs = results.chain(controls).collect();
+    let inputs: Vec<String> = results.chain(controls).collect();
+    // What only the branch that is not taken reads was computed for it; it is no end of the network.
+    let read: HashSet<&String> = nodes[first..].iter().flat_map(|node| &node.inputs).chain(&inputs).collect();
+    let unread = data.iter().filter(|argument| !read.contains(argument));
+    let unread: Vec<String> = unread.filter_map(|argument| Some(format!("^{}", argument.split(':').next()?))).collect();
+    let inputs = inputs.into_iter().chain(unread).collect();
     names.extend(function.nodes.iter().map(|body| format!("{scope}/{}", body.name)));
     nodes.push(NodeDef { name: call_node.name, op: "IdentityN".to_owned(), inputs, attrs: BTreeMap::new() });
 }

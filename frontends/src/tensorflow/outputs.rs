@@ -109,13 +109,23 @@ pub fn ends(resolver: &Resolver, is_input: impl Fn(usize) -> bool) -> Vec<usize>
         |index: usize| net.node(index).attrs.contains_key("dtype") && net.node(index).dtype("dtype").is_none();
     let inside = reached(net, |index| is_input(index) && !is_text(index), |index| !SHAPES.contains(&net.op(index)));
     let apart = |index: usize| any(OUTSIDE, index) || any(UPDATES, index) || !inside.contains(&index);
+    // Handles and optional values, which branches keep for their gradients.
+    let is_opaque = |index: usize| net.node(index).attrs.contains_key("T") && net.node(index).dtype("T").is_none();
+    // A custom gradient (that of swish, say) leaves copies of its results beside itself.
+    let is_copy = |index: usize| {
+        let source = net.input(index, 0).filter(|_| net.op(index) == "Identity");
+        let custom = |reader: &usize| net.node(*reader).attrs.contains_key("_gradient_op_type");
+        source.is_some_and(|source| net.readers(source.node).iter().any(custom))
+    };
     let gates: HashSet<usize> = (0..net.len()).flat_map(|index| net.controls(index)).copied().collect();
     let ends = |index: &usize, outside: &dyn Fn(usize) -> bool| {
         let readers = net.readers(*index);
-        let own = !outside(*index) && !is_input(*index) && !net.op(*index).starts_with('_');
+        let own = !outside(*index) && !is_input(*index) && !net.op(*index).starts_with('_') && !is_opaque(*index);
         // What is only waited for is no result.
         let gate = readers.is_empty() && gates.contains(index);
-        own && !gate && readers.iter().all(|&reader| outside(reader) && !any(UPDATES, reader))
+        own && !gate
+            && !(readers.is_empty() && is_copy(*index))
+            && readers.iter().all(|&reader| outside(reader) && !any(UPDATES, reader))
     };
     let found: Vec<usize> = (0..net.len()).filter(|index| ends(index, &|i| apart(i) || losses.contains(&i))).collect();
     if !found.is_empty() {
@@ -209,6 +219,19 @@ mod tests {
             step = Sub(mean, y)
             update = AssignSub(mean, step)
             out = Softmax(y)";
+        assert_eq!(found(text), ["out"]);
+    }
+
+    #[test]
+    fn what_serves_gradients_is_no_end() {
+        let text = "
+            x = Placeholder()
+            mul = Mul(x, x)
+            swish = IdentityN(mul, x) | _gradient_op_type='CustomGradient-1'
+            copy = Identity(mul)
+            optional = OptionalFromValue(x)
+            kept = Identity(optional) | T=:variant
+            out = Softmax(swish)";
         assert_eq!(found(text), ["out"]);
     }
 

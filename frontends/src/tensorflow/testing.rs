@@ -42,7 +42,8 @@ fn attr(text: &str) -> Attr {
         return Attr::Shape(Some(dims.iter().map(|d| d.parse().unwrap_or(-1)).collect()));
     }
     if let Some(name) = text.strip_prefix(':') {
-        let types = [("float", 1), ("double", 2), ("int32", 3), ("int64", 9), ("bool", 10), ("string", 7)];
+        let types =
+            [("float", 1), ("double", 2), ("int32", 3), ("int64", 9), ("bool", 10), ("string", 7), ("variant", 21)];
         return Attr::Type(types.iter().find(|t| t.0 == name).expect("a type").1);
     }
     for (prefix, dtype) in
