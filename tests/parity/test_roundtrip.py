@@ -115,6 +115,34 @@ class Extended(nn.Module):
         return self.fc(self.pool(x).flatten(1))
 
 
+class Rotated(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.fc = nn.Linear(width, width)
+
+    def forward(self, x, cos, sin):
+        y = self.fc(x)
+        a, b = y.chunk(2, dim=-1)
+        return x + y * cos + torch.cat([-b, a], dim=-1) * sin
+
+
+class Rotary(nn.Module):
+    """Constants that all blocks read are given to them, so that the blocks are one class."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("speeds", 100 ** (-torch.arange(8) / 8), persistent=False)
+        self.blocks = nn.ModuleList(Rotated(16) for _ in range(3))
+
+    def forward(self, x):
+        angles = torch.outer(torch.arange(x.shape[1]).float(), self.speeds)
+        angles = torch.cat([angles, angles], dim=-1)
+        cos, sin = angles.cos(), angles.sin()
+        for block in self.blocks:
+            x = block(x, cos, sin)
+        return x
+
+
 def vgg():
     model = VGG(make_layers([8, "M", 16, 16, "M"], batch_norm=True), init_weights=False)
     model.classifier = nn.Sequential(nn.Linear(16 * 49, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 5))
@@ -135,6 +163,7 @@ NETWORKS = {
     "swin": lambda: SwinTransformer([4, 4], 32, [2, 2], [1, 2], [4, 4], num_classes=7),
     "layers": Layers,
     "extended": Extended,
+    "rotary": Rotary,
 }
 # Times the source's lines that the code may have.
 LINES = 1.3
@@ -182,7 +211,7 @@ def export(name, folder):
     torch.manual_seed(1)
     with torch.no_grad():
         model = randomize(NETWORKS[name]())
-    x = torch.randn(3, 5, 16) if name == "layers" else torch.randn(3, 3, 64, 64)
+    x = torch.randn(3, 5, 16) if name in ("layers", "rotary") else torch.randn(3, 3, 64, 64)
     batch = torch.export.Dim("N", min=1, max=64)
     program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
     torch.export.save(program, folder / "net.pt2")

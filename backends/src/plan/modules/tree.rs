@@ -430,8 +430,9 @@ impl Tree {
         let (module, key) = match self.holder(&name) {
             Some((module, key)) => (module, key.to_owned()),
             None => {
-                // No key of the state dict: it stays with who reads it, under a name that is free there.
-                let module = self.upwards(reader).find(|&at| self.modules[at].layer.is_none()).unwrap_or(0);
+                // No key of the state dict: it stays with who reads it, under a name that is free there; where several
+                // modules do, with the one that has them all.
+                let module = self.common(graph, value, reader);
                 let mut namer = crate::python::Namer::default();
                 for child in &self.modules[module].children {
                     namer.take(&self.modules[*child].name);
@@ -454,6 +455,19 @@ impl Tree {
         if of.layer.is_none() && !of.base.iter().flat_map(|base| &base.params).any(|param| param.key == key) {
             self.modules[module].tensors.push(Member { role: key, ..member });
         }
+    }
+
+    /// The module in which all are that read a value.
+    fn common(&self, graph: &Graph, value: Value, reader: usize) -> usize {
+        let modules = graph.consumers(value).into_iter().filter_map(|(node, _)| graph.module_of(node));
+        let homes = modules.filter_map(|path| self.by_path.get(path).copied());
+        let around =
+            homes.fold(reader, |common, home| self.upwards(common).find(|&at| self.is_in(home, at)).unwrap_or(0));
+        let holds = |at: &usize| {
+            let of = &self.modules[*at];
+            of.layer.is_none() && (around == reader || !(of.open || of.is_chain))
+        };
+        self.upwards(around).find(holds).unwrap_or(0)
     }
 
     /// Modules that only hold weights may be layers.
