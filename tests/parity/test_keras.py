@@ -14,7 +14,9 @@ import pytest
 from harness import modelport, to_target
 
 WORKER = Path(__file__).with_name("keras_worker.py")
-BACKENDS = ["tensorflow", "torch"]
+ALL_BACKENDS = ["tensorflow", "torch", "jax"]
+# JAX compiles every operation for every shape: whole networks take minutes, and are part of `tests/run --full`.
+BACKENDS = ALL_BACKENDS if "MODELPORT_KERAS_JAX" in os.environ else ALL_BACKENDS[:2]
 # Keras 2 as a package beside the current TensorFlow; `tests/run --full` also names the Python of TensorFlow 2.12.
 VERSION_2 = {"tf_keras": sys.executable}
 if "MODELPORT_TF_2_12" in os.environ:

@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 from harness import modelport
-from test_keras import BACKENDS, VERSION_2, batches, convert, work
+from test_keras import ALL_BACKENDS, VERSION_2, batches, convert, work
 from torch import nn
 
 
@@ -80,7 +80,7 @@ def results(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
 @pytest.mark.parametrize("name", [*CASES, *FILES])
 def test_recurrent(name, backend, results):
     assert results(backend)[name] is None, results(backend)[name]

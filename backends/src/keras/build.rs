@@ -294,6 +294,17 @@ impl<'a> Builder<'a> {
         self.has(slot).is_some_and(|value| self.graph.tensor(value).is_some())
     }
 
+    /// Whether the value in a slot is an array of the backend in the code, and nothing that flows through the network.
+    pub fn is_array(&self, slot: usize) -> bool {
+        self.has(slot).is_some_and(|value| match (self.graph.op(value.node), self.graph.tensor(value)) {
+            (Op::Constant(constant), Some(tensor)) => {
+                !constant.trainable && tensor.numel() <= LITERAL && !self.is_number(value, tensor)
+            }
+            (Op::Input(_), _) => false,
+            _ => self.graph.inputs_of(value.node).iter().all(Option::is_none),
+        })
+    }
+
     /// Zeros of shape `[N, 1, …]` (of `rank` axes, `N` at `axis`), where the free size `N` is that of an axis of the
     /// value in slot `like`.
     pub fn free_zeros(&mut self, dim: &Dim, like: usize, axis: usize, rank: usize, dtype: DType) -> Built {

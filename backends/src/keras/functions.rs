@@ -179,6 +179,8 @@ pub fn binary(b: &mut Builder<'_>, op: Binary) -> Built {
         other => other,
     };
     let (x, y) = (named(x), named(y));
+    // JAX's arrays take no tensor of Keras behind an operator: it has to come first, or both go to a function.
+    let array = !both && b.is_array(0);
     // Between two values that both flow through the network the idiom is a layer.
     let layer = match op {
         Add => Some("Add"),
@@ -214,12 +216,17 @@ pub fn binary(b: &mut Builder<'_>, op: Binary) -> Built {
         Mod => "mod",
         Add => {
             let (a, b) = (b.shape(0)?, b.shape(1)?);
-            return Ok(match (is_misread(a, b), is_misread(b, a)) {
+            return Ok(match (array || is_misread(a, b), is_misread(b, a)) {
                 (false, _) => x.binary("+", y),
                 (true, false) => y.binary("+", x),
                 (true, true) => x.binary("-", Expr::Prefix("-", Box::new(y))),
             });
         }
+        Sub if array => "subtract",
+        Mul if array => return Ok(y.binary("*", x)),
+        Pow if array => "power",
+        SquaredDifference if array => return Ok(ops("square", y.binary("-", x))),
+        Div if array && !dtype.is_int() => "divide",
         Sub => return Ok(x.binary("-", y)),
         Mul => return Ok(x.binary("*", y)),
         Pow => return Ok(x.binary("**", y)),
