@@ -257,3 +257,31 @@ FUNCTIONS = {
     "gru_cell": lambda x: torch.gru_cell(x[:, 0, 0], x[:, 0, 1, :2], *(weight[:6] for weight in CELL)),
     "smallest": lambda x: torch.where(x > 0, x, torch.finfo(torch.float32).min).softmax(-1),
 }
+
+
+class Folded(nn.Module):
+    """Attention whose batch is folded with the heads, and an encoder of such."""
+
+    def __init__(self, **settings):
+        super().__init__()
+        self.embed = nn.Embedding(20, 16)
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, **settings)
+        self.layers, self.attention = nn.TransformerEncoder(layer, 2), nn.MultiheadAttention(16, 2, batch_first=True)
+        self.out = nn.Linear(16, 3)
+
+    def forward(self, ids):
+        x = self.layers(self.embed(ids))
+        y, weights = self.attention(x[:, :1], x, x)
+        return self.out(x), y, weights
+
+
+class Sequences(nn.Module):
+    """The same with the sequence first: the batch is the second axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention, self.out = nn.MultiheadAttention(16, 4), nn.Linear(16, 3)
+
+    def forward(self, x):
+        y, weights = self.attention(x, x, x)
+        return self.out(y), weights

@@ -36,6 +36,9 @@ NETWORKS = {
     "of_the_batch": (nets.OfTheBatch, lambda batch: (torch.randn(batch, 5, 6),)),
     "encoder": (lambda: nets.Encoder(True), lambda batch: (torch.randn(batch, 5, 12),)),
     "encoder_time_first": (lambda: nets.Encoder(False), lambda batch: (torch.randn(batch, 5, 12),)),
+    # As many ids as the batch of the example times the heads: sizes alone don't say which is which.
+    "attention": (nets.Folded, lambda batch: (torch.randint(0, 20, (batch, 8)),)),
+    "attention_norm_first": (lambda: nets.Folded(norm_first=True), lambda batch: (torch.randint(0, 20, (batch, 7)),)),
     "written": (nets.Written, image(3, 4, 5)),
     "squeezenet": (squeezenet, image(3, 48, 48)),
     "resnet": (resnet, image(3, 32, 32)),
@@ -88,6 +91,22 @@ def test_exported_network(name, free, tmp_path):
     model = prepared(make)
     result = check(model, inputs, tmp_path, free)
     assert set(model.state_dict()) == set(result.state_dict())
+
+
+@pytest.mark.parametrize("length", [7, 8])
+def test_a_batch_that_is_not_the_first_axis_is_said(length, tmp_path):
+    """A sequence of eight is as long as the batch times the heads."""
+    torch.manual_seed(0)
+    model = nets.Sequences().eval()
+    torch.export.save(torch.export.export(model, (torch.randn(length, 2, 16),)), str(tmp_path / "model.pt2"))
+    command = ("convert", "-in", tmp_path / "model.pt2", "-df", "pytorch", "-om", tmp_path / "out.pth")
+    modelport(*command, "--inputShape", f"{length},-1,16")
+    result = import_file(tmp_path / "out.py").load(str(tmp_path / "out.pth"))
+    for batch in (1, 3):
+        x = torch.randn(length, batch, 16)
+        for expected, actual in zip(outputs(model, (x,)), outputs(result, (x,)), strict=True):
+            assert expected.shape == actual.shape
+            assert (expected - actual).abs().max() <= TOLERANCE * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", nets.FUNCTIONS)

@@ -64,6 +64,7 @@ NETWORKS |= {
     "rnn": (lambda: aten_nets.Classifier("RNN"), ids, "program"),
     "states": (aten_nets.States, ids, "program"),
     "gpt": (aten_nets.Gpt, ids, "program"),
+    "attention": (aten_nets.Folded, ids, "fixed script"),
     "masked": (Masked, image(6), "program"),
     "odd": (aten_nets.Odd, image(9), "program"),
 }
@@ -79,7 +80,8 @@ def save(net, inputs, kind, path):
         torch.jit.trace(net, inputs, check_trace=False).save(str(path))
     else:
         batch = torch.export.Dim("batch", min=1, max=64)
-        torch.export.save(torch.export.export(net, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs)), path)
+        shapes = tuple({0: batch} for _ in inputs) if kind == "program" else None
+        torch.export.save(torch.export.export(net, inputs, dynamic_shapes=shapes), path)
 
 
 def outputs_of(net, inputs):
@@ -93,10 +95,10 @@ def job(case, folder, *extra, model="model.keras"):
     make, inputs, _ = NETWORKS[name]
     net = test_archs.randomised(make)
     folder.mkdir(parents=True)
-    path = folder / {"program": "net.pt2", "script": "net.pt"}.get(kind, "net.pth")
+    path = folder / {"program": "net.pt2", "fixed": "net.pt2", "script": "net.pt"}.get(kind, "net.pth")
     example = inputs(2)
     save(net, example, kind, path)
-    shape = ["--inputShape", ",".join(map(str, example[0].shape[1:]))] if kind != "program" else []
+    shape = ["--inputShape", ",".join(map(str, example[0].shape[1:]))] if kind in ("state", "script", "module") else []
     result = convert(["-sf", "pytorch", "-iw", path, *shape], folder / "out", *extra, model=model, check=False)
     if result.returncode != 0:
         return {"id": case, "wrong": result.stdout + result.stderr}

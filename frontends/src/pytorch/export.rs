@@ -202,12 +202,12 @@ impl Reader<'_> {
         let metas: Vec<&TensorMeta> = inputs.iter().filter_map(|name| self.meta(name)).collect();
         let sizes: Vec<Vec<Size>> = metas.iter().map(|meta| meta.sizes.iter().map(program::size).collect()).collect();
         let all_known = sizes.iter().flatten().all(|size| matches!(size, Size::Known(_)));
-        if let (true, [], Some(Size::Known(batch))) =
-            (all_known, self.shapes, sizes.first().and_then(|sizes| sizes.first()))
+        if let (true, Some(axis)) = (all_known, self.free_axis(&sizes))
+            && let Some(Size::Known(batch)) = sizes.first().and_then(|sizes| sizes.get(axis))
             && sizes.iter().any(|sizes| sizes.len() >= 2)
         {
             for made in [false, true] {
-                let freed = Freed { example: *batch, made, trial: None };
+                let freed = Freed { example: *batch, axis, made, trial: None };
                 if let Ok(graph) = self.lower(Batch::Free(freed))
                     && self.lower(Batch::Free(Freed { trial: Some(TRIAL), ..freed })).is_ok()
                 {
@@ -216,6 +216,20 @@ impl Reader<'_> {
             }
         }
         self.lower(Batch::AsExported)
+    }
+
+    /// The axis of the batch: the first, or the only one that the user says is free.
+    fn free_axis(&self, sizes: &[Vec<Size>]) -> Option<usize> {
+        let Some(first) = self.shapes.first() else { return Some(0) };
+        let axis = first.iter().position(|size| *size < 0)?;
+        let says = |(given, sizes): (&Vec<i64>, &Vec<Size>)| {
+            let fits = |(place, (given, size)): (usize, (&i64, &Size))| match place == axis {
+                true => *given < 0,
+                false => *size == Size::Known(*given),
+            };
+            given.len() == sizes.len() && given.iter().zip(sizes).enumerate().all(fits)
+        };
+        (self.shapes.len() == sizes.len() && self.shapes.iter().zip(sizes).all(says)).then_some(axis)
     }
 
     fn meta(&self, name: &str) -> Option<&TensorMeta> {
@@ -240,8 +254,8 @@ impl Reader<'_> {
             values: HashMap::new(),
             names: HashMap::new(),
             examples: HashMap::new(),
+            inner: HashMap::new(),
             batch,
-            joined: HashMap::new(),
         };
         run.modules();
         run.lower.entries(self.tensors.iter().map(|(key, tensor)| (key.clone(), tensor.clone())));
@@ -271,10 +285,9 @@ struct Run<'a> {
     names: HashMap<String, Arc<str>>,
     /// The sizes that free ones had when the program was made.
     examples: HashMap<Arc<str>, i64>,
+    /// How much of an axis with the batch in it is within one sample, by the program's names.
+    inner: HashMap<String, i64>,
     batch: Batch,
-    /// How many elements of a freed batch's multiples stand in front of the batch, where all such sizes agree: `[9, N]`
-    /// joined is `9*N` with 9.
-    joined: HashMap<i64, Option<i64>>,
 }
 
 impl Run<'_> {
@@ -361,7 +374,7 @@ impl Run<'_> {
         let mut dims: Vec<Dim> = Vec::new();
         for (axis, size) in sizes.iter().enumerate() {
             dims.push(match size {
-                Size::Known(size) if axis == 0 && self.freed().is_some_and(|freed| freed.example == *size) => {
+                Size::Known(size) if self.freed().is_some_and(|freed| (freed.axis, freed.example) == (axis, *size)) => {
                     self.examples.insert("N".into(), *size);
                     self.freed().map_or(Dim::Unknown, Freed::dim)
                 }
@@ -376,7 +389,9 @@ impl Run<'_> {
                 Size::Other(_) => Dim::symbol(&format!("{name}_{axis}")),
             });
         }
-        if let Some(given) = self.reader.shapes.get(place) {
+        if self.freed().is_some() {
+            // What the user says of the others is what the program says.
+        } else if let Some(given) = self.reader.shapes.get(place) {
             dims = said(given, &dims).ok_or_else(|| {
                 let message = format!("the shape {given:?} does not fit the input, which has {}", Shape(dims.clone()));
                 Error::from(Problem::new(message).node(name))
@@ -439,6 +454,9 @@ impl Run<'_> {
         for (output, result) in node.outputs.iter().zip(results) {
             self.keep(output, result, &place(node, name))?;
         }
+        if let Some(freed) = self.freed() {
+            self.follow_batch(node, freed);
+        }
         Ok(())
     }
 
@@ -479,7 +497,8 @@ impl Run<'_> {
             size.zip(*expected).is_none_or(|(size, expected)| size == expected)
         };
         let same_rank = expected.len() == shape.rank();
-        if self.reader.shapes.is_empty() && !(same_rank && shape.iter().zip(&expected).all(fits)) {
+        let is_checked = self.reader.shapes.is_empty() || self.freed().is_some();
+        if is_checked && !(same_rank && shape.iter().zip(&expected).all(fits)) {
             let expected: Vec<String> =
                 expected.iter().map(|size| size.map_or("?".to_owned(), |n| n.to_string())).collect();
             let message = format!("came out with shape {shape}, the program says [{}]", expected.join(", "));
@@ -562,8 +581,8 @@ impl Run<'_> {
             };
             if let (Some(freed), Some((_, shape)), Some(meta)) =
                 (self.freed(), self.lower.info(&arg), self.reader.meta(name))
-                && meta.sizes.first().map(program::size) == Some(Size::Known(freed.example))
-                && shape.first().and_then(|dim| freed.multiple(dim)).is_none()
+                && meta.sizes.get(freed.axis).map(program::size) == Some(Size::Known(freed.example))
+                && shape.iter().all(|dim| freed.multiple(dim).is_none())
             {
                 problems.push(Problem::new("an output lost the batch").node(name));
                 continue;
