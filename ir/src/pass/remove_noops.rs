@@ -41,6 +41,9 @@ fn join(graph: &mut Graph, id: NodeId) -> Result<()> {
         let op = Unsqueeze { axes: vec![pack.axis] };
         graph.replace_op(id, op, &[Some(*input)])?;
     }
+    if let Op::Binary(_) = graph.op(id) {
+        broadcast(graph, id);
+    }
     while let Some(input) = graph.input_of(id, 0)
         && let Some(source) = graph.input_of(input.node, 0)
     {
@@ -65,6 +68,19 @@ fn join(graph: &mut Graph, id: NodeId) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// An operand that was expanded to the shape of the other is expanded by the operator itself.
+fn broadcast(graph: &mut Graph, id: NodeId) {
+    for (slot, other) in [(0, 1), (1, 0)] {
+        let (Some(wide), Some(other)) = (graph.input_of(id, slot), graph.input_of(id, other)) else { return };
+        let (Op::Expand(_), Some(source)) = (graph.op(wide.node), graph.input_of(wide.node, 0)) else { continue };
+        let (shape, narrow) = (graph.shape(id.into()), graph.shape(source));
+        let known = shape.rank() == narrow.rank() && !shape.contains(&Dim::Unknown) && !narrow.contains(&Dim::Unknown);
+        if known && graph.shape(other) == shape && graph.shape(wide) == shape {
+            graph.set_input(id, slot, Some(source));
+        }
+    }
 }
 
 /// What the outputs of a node that does nothing are.
@@ -207,6 +223,17 @@ mod tests {
         let last = net.un(Unary::Relu, y);
         let graph = net.check(&[last], run);
         assert_eq!(graph.input_of(the(&graph, "Relu"), 0), Some(x), "{:?}", ops(&graph));
+    }
+
+    #[test]
+    fn operators_broadcast_by_themselves() {
+        let mut net = Net::new();
+        let x = net.x(&[4, 3]);
+        let sum = net.op(Reduce { kind: ReduceKind::Sum, axes: vec![2], keep_dims: true }, &[x]);
+        let wide = net.op(Expand { shape: net.graph.shape(x).clone() }, &[sum, x]);
+        let y = net.div(x, wide);
+        let graph = net.check(&[y], run);
+        assert_eq!(graph.input_of(the(&graph, "Div"), 1), Some(sum), "{:?}", ops(&graph));
     }
 
     #[test]
