@@ -40,6 +40,13 @@ class Masked(nn.Module):
         return x.masked_fill(~mask, float("-inf")).softmax(-1)
 
 
+class Capitals(nn.Module):
+    """A product whose equation has capital letters for axes."""
+
+    def forward(self, x):
+        return torch.einsum("NCIW,NCJW->NCIJ", x, x.exp())
+
+
 def image(size):
     return lambda batch: (torch.randn(batch, 3, size, size),)
 
@@ -65,6 +72,7 @@ NETWORKS |= {
     "states": (aten_nets.States, ids, "program"),
     "gpt": (aten_nets.Gpt, ids, "program"),
     "attention": (aten_nets.Folded, ids, "fixed script"),
+    "capitals": (Capitals, image(6), "program script"),
     "masked": (Masked, image(6), "program"),
     "odd": (aten_nets.Odd, image(9), "program"),
 }

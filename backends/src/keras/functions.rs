@@ -381,11 +381,23 @@ pub fn transposed(x: Expr, axes: &[usize]) -> Expr {
 
 /// `ops.einsum`.
 pub fn einsum(b: &mut Builder<'_>, equation: &str) -> Built {
+    let equation = &in_small_letters(equation);
     let mut args = vec![Arg::or("subscripts", Expr::slot("equation", Lit::Str(equation.to_owned())), Lit::None)];
     for slot in 0..b.input_count() {
         args.push(Arg::new(b.tensor(slot)?));
     }
     Ok(Expr::call("ops.einsum", args))
+}
+
+/// An equation in the letters that Keras knows as axes: small ones. With more axes than these it stays as it is.
+fn in_small_letters(equation: &str) -> String {
+    let mut free = ('a'..='z').filter(|letter| !equation.contains(*letter));
+    let mut capitals: Vec<char> = equation.chars().filter(char::is_ascii_uppercase).collect();
+    capitals.sort_unstable();
+    capitals.dedup();
+    let names: Vec<(char, char)> = capitals.into_iter().map_while(|capital| Some((capital, free.next()?))).collect();
+    let small = |letter| names.iter().find(|(capital, _)| *capital == letter).map_or(letter, |(_, small)| *small);
+    equation.chars().map(small).collect()
 }
 
 /// Written out: Keras' own limits the norm elsewhere in every backend.
