@@ -46,6 +46,7 @@ const PYTORCH: &[(&str, &str)] = &[
     ("googlenet.npz", "3,96,96"),
     ("gpt.pt2", ""),
     ("lstm.pt2", ""),
+    ("maxvit.npz", "3,24,24"),
     ("mobilenet_v3_small.npz", "3,64,64"),
     ("resnet18.npz", "3,64,64"),
     ("resnet50.npz", "3,64,64"),

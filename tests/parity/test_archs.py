@@ -96,6 +96,13 @@ def narrow_swin_v2():
     )
 
 
+def narrow_maxvit(window, depths):
+    """The last map is one window, as in torchvision's."""
+    size = window * 2 ** (len(depths) + 1)
+    widths = [16, 32, 48][: len(depths)]
+    return lambda: models.MaxVit((size, size), 8, window, widths, depths, 16, 0.2, num_classes=7)
+
+
 def fcn():
     trunk = models.resnet.ResNet(BOTTLENECK, [1, 1, 1, 1], replace_stride_with_dilation=[False, True, True])
     trunk = IntermediateLayerGetter(trunk, {"layer4": "out", "layer3": "aux"})
@@ -169,6 +176,8 @@ NETWORKS = {
     "swin": (narrow_swin(4, [2, 2]), 64, "swin"),
     "swin_2": (narrow_swin(3, [2, 2]), 64, "swin"),
     "swin_v2": (narrow_swin_v2, 64, "swin_v2"),
+    "maxvit": (narrow_maxvit(3, [1, 2]), 24, "maxvit"),
+    "maxvit_2": (narrow_maxvit(4, [2, 1, 1]), 64, "maxvit"),
     "fcn_resnet": (fcn, 65, "fcn_resnet14"),
     "deeplabv3_mobilenet_v3_large": (deeplabv3, 65, "deeplabv3_mobilenet_v3_large"),
     "lraspp_mobilenet_v3_large": (lraspp, 65, "lraspp_mobilenet_v3_large"),

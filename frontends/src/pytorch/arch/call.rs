@@ -56,6 +56,15 @@ impl<'a> This<'a> {
         self.chain(net, &children, x)
     }
 
+    /// Runs the modules of a list one after the other.
+    pub fn each(&self, net: &mut Lower, list: &str, x: &Arg) -> Result<Arg> {
+        let Some(modules) = self.child(list) else { return Err(self.fail(net, format!("has no module '{list}'"))) };
+        net.enter(list, modules.tree.class_name());
+        let result = modules.sequence(net, x);
+        net.exit();
+        result
+    }
+
     /// The names of the children that are there.
     pub fn children(&self) -> impl Iterator<Item = &'a str> {
         self.tree.children.iter().filter(|(_, child)| child.is_some()).map(|(name, _)| name.as_str())

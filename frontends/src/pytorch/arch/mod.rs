@@ -18,6 +18,7 @@ mod densenet;
 mod efficientnet;
 mod googlenet;
 mod inception;
+mod maxvit;
 mod mnasnet;
 mod mobilenetv2;
 mod mobilenetv3;
@@ -70,6 +71,7 @@ fn forward(class: &str) -> Option<Forward> {
         "convnext" => convnext::forward(class),
         "vision_transformer" => vision_transformer::forward(class),
         "swin_transformer" => swin::forward(class),
+        "maxvit" => maxvit::forward(class),
         "misc" | "stochastic_depth" => layers::torchvision(class),
         "_utils" | "fcn" | "deeplabv3" | "lraspp" => segmentation::forward(class),
         _ => None,
@@ -186,8 +188,25 @@ pub fn default_input(tree: &ModuleTree) -> Option<Vec<usize>> {
             Some(&Plain::Int(size)) => image(usize::try_from(size).ok()?),
             _ => image(224),
         },
+        (_, "MaxVit") => match grid_of_max_vit(tree) {
+            // The stem and the first block have halved the image.
+            Some(grid) => image(grid.checked_mul(4)?),
+            None => image(224),
+        },
         (name, _) if name.starts_with("segmentation") => image(520),
         _ => image(224),
+    }
+}
+
+/// How many places the maps of the first block are wide.
+fn grid_of_max_vit(tree: &ModuleTree) -> Option<usize> {
+    let blocks = tree.children.get("blocks")?.as_deref()?;
+    match blocks.children.values().next()?.as_deref()?.attributes.get("grid_size")? {
+        Plain::Tuple(sizes) => match sizes.first()? {
+            &Plain::Int(size) => usize::try_from(size).ok(),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

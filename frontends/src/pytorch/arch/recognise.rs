@@ -82,6 +82,7 @@ families! {
     "convnext" [], "", convnext::build;
     "vit" [], "num_heads=12", vision_transformer::build;
     "swin" [], "", swin::build;
+    "maxvit" [], "", maxvit::build;
     "fcn" [], STRIDES, segmentation::fcn;
     "deeplabv3" [], STRIDES, segmentation::deeplabv3;
     "lraspp" [], "", segmentation::lraspp;

@@ -14,11 +14,7 @@ pub fn forward(class: &str) -> Option<Forward> {
         "TransformerEncoderLayer" => encoder_layer,
         "TransformerEncoder" => |this, net, x| {
             let x = one(this, net, x)?;
-            let Some(layers) = this.child("layers") else { return Err(this.fail(net, "has no layers")) };
-            net.enter("layers", layers.tree.class_name());
-            let result = layers.sequence(net, &x);
-            net.exit();
-            let x = result?;
+            let x = this.each(net, "layers", &x)?;
             if this.has("norm") { this.call(net, "norm", &x) } else { Ok(x) }
         },
         _ => return None,
