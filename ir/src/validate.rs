@@ -249,7 +249,7 @@ fn check_types(op: &Op, infos: &[Option<&ValueInfo>], messages: &mut Vec<String>
             },
         ),
         Op::Concat(_) | Op::Pack(_) => same_from = Some(0),
-        Op::Gather(_) | Op::GatherNd(_) => takes(1, Takes::Integers),
+        Op::Gather(_) | Op::GatherNd(_) | Op::Scatter(_) => takes(1, Takes::Integers),
         Op::OneHot(_) => takes(0, Takes::Integers),
         Op::Input(_) | Op::Constant(_) | Op::Fill(_) | Op::Range(_) | Op::Dims(_) | Op::Foreign(_) => {}
         Op::Dropout(_) | Op::Cast(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => {}
@@ -363,7 +363,7 @@ fn check_attributes(op: &Op, infos: &[Option<&ValueInfo>], messages: &mut Vec<St
         | Op::Recurrent(_) => {}
         // `infer` checks all there is.
         Op::Reshape(_) | Op::Transpose(_) | Op::Concat(_) | Op::Split(_) | Op::Pack(_) | Op::Unpack(_) => {}
-        Op::Slice(_) | Op::Tile(_) | Op::Gather(_) | Op::GatherNd(_) | Op::OneHot(_) => {}
+        Op::Slice(_) | Op::Tile(_) | Op::Gather(_) | Op::GatherNd(_) | Op::Scatter(_) | Op::OneHot(_) => {}
         Op::SpaceToDepth(_) | Op::DepthToSpace(_) | Op::GridSample(_) => {}
     }
 }

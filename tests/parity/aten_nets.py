@@ -136,6 +136,39 @@ class Written(nn.Module):
         return x
 
 
+class Scattered(nn.Module):
+    """Elements and slices that are written at computed places, as graph and point networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 6)
+        self.register_buffer("edges", torch.tensor([[0, 1, 2, 3, 4, 0, 2], [1, 2, 0, 4, 3, 2, 2]]))
+
+    def forward(self, x):
+        source, target = self.edges[0], self.edges[1]
+        messages = self.fc(x)[:, source]
+        x = x + torch.zeros_like(x).index_add(1, target, messages)
+        sums = torch.zeros_like(x).scatter_add_(1, target.view(1, -1, 1).expand_as(messages), messages)
+        cells = (x.sigmoid() * 3.99).long()
+        counts = torch.zeros(x.shape[0], 5, 4).scatter_add(2, cells, torch.ones_like(x))
+        best = x.topk(2, dim=-1)
+        hot = torch.zeros_like(x).scatter(-1, best.indices, 1.0)
+        kept = torch.zeros_like(x).scatter(-1, best.indices, best.values)
+        y = x.clone()
+        y[:, [0, 2]] = x[:, [1, 3]]
+        y[:, [0, 4, 1], [1, 1, 5]] = 0.5
+        y = y.index_fill(2, self.edges[0, 1:3], -1.0).index_copy(1, self.edges[1, 3:5], x[:, :2])
+        y[y > 0.7] = 0.7
+        return (
+            sums,
+            counts,
+            hot,
+            kept,
+            torch.slice_scatter(y, x[:, :, :2], 2, 2, 4),
+            torch.select_scatter(y, x[:, 0], 1, 3),
+        )
+
+
 class Encoder(nn.Module):
     """PyTorch's own encoder, in which the batch is the second axis and joined with others on both sides."""
 

@@ -40,6 +40,7 @@ NETWORKS = {
     "attention": (nets.Folded, lambda batch: (torch.randint(0, 20, (batch, 8)),)),
     "attention_norm_first": (lambda: nets.Folded(norm_first=True), lambda batch: (torch.randint(0, 20, (batch, 7)),)),
     "written": (nets.Written, image(3, 4, 5)),
+    "scattered": (nets.Scattered, lambda batch: (torch.randn(batch, 5, 6),)),
     "squeezenet": (squeezenet, image(3, 48, 48)),
     "resnet": (resnet, image(3, 32, 32)),
 }

@@ -74,6 +74,7 @@ NETWORKS |= {
     "attention": (aten_nets.Folded, ids, "fixed script"),
     "capitals": (Capitals, image(6), "program script"),
     "masked": (Masked, image(6), "program"),
+    "scattered": (aten_nets.Scattered, lambda batch: (torch.randn(batch, 5, 6),), "program"),
     "odd": (aten_nets.Odd, image(9), "program"),
 }
 CASES = [f"{name}-{kind}" for name, (_, _, kinds) in NETWORKS.items() for kind in kinds.split()]

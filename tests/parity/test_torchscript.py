@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torchvision
+from aten_nets import Scattered
 from harness import TOLERANCE, import_file, modelport
 from torch import nn
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large as lraspp
@@ -70,6 +71,7 @@ NETWORKS = {
     "lraspp": (lambda: lraspp(num_classes=5, weights_backbone=None), (3, 64, 64), "traced scripted"),
     "decoder": (Decoder, (3, 32, 40), "traced scripted frozen"),
     "branches": (lambda: Branches(True), (6,), "scripted"),
+    "scattered": (Scattered, (5, 6), "traced scripted"),
 }
 CASES = [(name, kind) for name, (_, _, kinds) in NETWORKS.items() for kind in kinds.split()]
 

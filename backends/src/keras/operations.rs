@@ -35,6 +35,8 @@ pub fn operation(function: &str) -> Option<Operation> {
         "reshape" => ("Reshape", "numpy", &["newshape"]),
         "transpose" => ("Transpose", "numpy", &["axes"]),
         "squeeze" => ("Squeeze", "numpy", AXIS),
+        "segment_sum" => ("SegmentSum", "math", &["num_segments"]),
+        "scatter_update" => ("ScatterUpdate", "core", &[]),
         "expand_dims" => ("ExpandDims", "numpy", AXIS),
         "concatenate" => ("Concatenate", "numpy", AXIS),
         "stack" => ("Stack", "numpy", AXIS),

@@ -1,6 +1,6 @@
 //! Operators that move elements: reshape, slices, pads, gathers, resizing.
 
-use modelport_ir::op::{Fill, Gather, OneHot, Pad, PadMode, Range, Reverse, Slice, Split, Tile};
+use modelport_ir::op::{Fill, Gather, OneHot, Pad, PadMode, Range, Reverse, Scatter, Slice, Split, Tile};
 use modelport_ir::{DType, Dim, Shape, Tensor};
 
 use super::build::{Builder, Built, torch_dtype};
@@ -413,6 +413,25 @@ pub fn gather_nd(b: &mut Builder<'_>) -> Built {
     }
     let part = |i: usize| index.clone().index(vec![Expr::name("..."), Expr::int("index", i)]);
     Ok(x.index((0..depth).map(part).collect()))
+}
+
+/// `x.scatter_add(1, index, source)`, `x.index_copy(0, index, source)`, `x.index_fill(0, index, 1.0)`.
+pub fn scatter(b: &mut Builder<'_>, op: &Scatter) -> Built {
+    let number = b.shape(2)?.rank() == 0;
+    let method = match (op.elements, op.add) {
+        (true, false) => "scatter",
+        (true, true) => "scatter_add",
+        (false, false) if number => "index_fill",
+        (false, false) => "index_copy",
+        (false, true) => "index_add",
+    };
+    let (x, index) = (b.tensor(0)?, b.tensor(1)?);
+    let index = match b.dtype(1)? {
+        DType::Int64 => index,
+        _ => index.method("long", Vec::new()),
+    };
+    let source = if number { b.operand(2)? } else { b.tensor(2)? };
+    Ok(x.method(method, vec![Arg::new(Expr::int("dim", op.axis)), Arg::new(index), Arg::new(source)]))
 }
 
 /// Compares with the classes: unlike `F.one_hot`, an index outside of them gives a row without a one, as in TensorFlow.

@@ -317,7 +317,7 @@ impl Lower {
     }
 
     /// `base` with `part` in the place of what a slice of one axis takes.
-    fn put(&mut self, base: Value, shape: &Shape, slice: &op::Slice, part: Value) -> Result<Option<Value>> {
+    pub(super) fn put(&mut self, base: Value, shape: &Shape, slice: &op::Slice, part: Value) -> Result<Option<Value>> {
         let axes: Vec<usize> = (0..shape.rank()).filter(|&axis| !slice.takes_all(axis)).collect();
         let [axis] = axes.as_slice() else { return Ok(None) };
         let (Some(size), Some(&1)) = (shape.get(*axis).and_then(Dim::known), slice.steps.get(*axis)) else {

@@ -219,6 +219,11 @@ pub(crate) fn samples() -> Vec<Sample> {
     add(Gather { axis: 0, batch_dims: 0 }.into(), vec![weight([20]), typed(DType::Int64, ["N"])]);
     add(Gather { axis: 1, batch_dims: 1 }.into(), vec![rows(), typed(DType::Int32, ["N", "5"])]);
     add(GatherNd {}.into(), vec![rows(), typed(DType::Int32, ["7", "2"])]);
+    for (axis, elements, add_up) in [(1, false, true), (0, true, false)] {
+        let op = Scatter { axis, elements, add: add_up };
+        let index = if elements { typed(DType::Int64, ["N", "10"]) } else { typed(DType::Int64, ["10"]) };
+        add(op.into(), vec![rows(), index, rows()]);
+    }
     add(
         OneHot { depth: 5, axis: 1, on: 1.0, off: -0.5, dtype: DType::Float32 }.into(),
         vec![typed(DType::Int32, ["N", "7"])],

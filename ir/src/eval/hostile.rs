@@ -7,7 +7,8 @@ use crate::op::{
     Dense, DepthToSpace, Dims, Dropout, Einsum, Elu, Expand, Extreme, Fill, Gather, GatherNd, Gelu, GridSample,
     GroupNorm, InstanceNorm, L2Normalize, LayerNorm, LeakyRelu, LogSoftmax, Lrn, MatMul, OneHot, Op, Outside, PRelu,
     Pack, Pad, PadMode, Pads, Pool, PoolKind, Range, Recurrent, Reduce, ReduceKind, Reshape, Resize, ResizeMode,
-    Reverse, Select, Slice, Softmax, SpaceToDepth, Split, Squeeze, Tile, TopK, Transpose, Unary, Unpack, Unsqueeze,
+    Reverse, Scatter, Select, Slice, Softmax, SpaceToDepth, Split, Squeeze, Tile, TopK, Transpose, Unary, Unpack,
+    Unsqueeze,
 };
 use crate::shape::{Dim, Shape};
 use crate::tensor::DType;
@@ -227,6 +228,17 @@ fn nothing_panics() {
             if apply(&op, &inputs).is_ok() {
                 evaluated.insert(op.family());
             }
+        }
+    }
+    // Nor do places that lie in what is written into.
+    let places = Array::from_i64(&[2, 1], &[0, 0]).unwrap();
+    for _ in 0..2000 {
+        random.turn();
+        let op = Scatter { axis: random.number(), elements: random.below(2) == 0, add: random.below(2) == 0 }.into();
+        let inputs = [random.array(), random.array(), random.array()];
+        let inputs: Vec<_> = inputs.iter().map(|x| Some(if random.below(3) == 0 { x } else { &places })).collect();
+        if apply(&op, &inputs).is_ok() {
+            evaluated.insert(op.family());
         }
     }
     // Otherwise this would test nothing.

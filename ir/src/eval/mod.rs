@@ -19,6 +19,7 @@ mod recurrent;
 mod reduce;
 mod run;
 mod sample;
+mod scatter;
 mod shape;
 mod spatial;
 #[cfg(test)]
@@ -204,6 +205,7 @@ fn compute(op: &Op, inputs: &[Option<&Array>], shapes: &[Vec<usize>]) -> Result<
         Op::Expand(_) => math::expand(x()?, shape),
         Op::Gather(op) => shape::gather(op, x()?, at(inputs, 1)?, shape),
         Op::GatherNd(_) => shape::gather_nd(x()?, at(inputs, 1)?, shape),
+        Op::Scatter(op) => scatter::scatter(op, x()?, at(inputs, 1)?, at(inputs, 2)?),
         Op::OneHot(op) => shape::one_hot(op, x()?),
         Op::Reverse(op) => shape::reverse(op, x()?),
         Op::Resize(op) => spatial::resize(op, x()?, shape),

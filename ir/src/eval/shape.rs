@@ -158,7 +158,7 @@ pub(super) fn reverse(op: &Reverse, x: &Array) -> Result<Array, String> {
 }
 
 /// The index as a place on an axis of `size` elements. Negative ones are refused, as TensorFlow does.
-fn place(index: i64, size: usize) -> Result<usize, String> {
+pub(super) fn place(index: i64, size: usize) -> Result<usize, String> {
     let found = usize::try_from(index).ok().filter(|&place| place < size);
     found.ok_or_else(|| format!("index {index} is outside of an axis of {size} elements"))
 }

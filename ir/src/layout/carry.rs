@@ -101,6 +101,7 @@ impl<'a> View<'a> {
         let whole = || !roles.iter().any(Role::is_flat);
         match self.op {
             Op::Constant(_) | Op::Foreign(_) | Op::Range(_) | Op::Dims(_) => None,
+            Op::Scatter(_) => None,
             Op::Dense(_) | Op::MatMul(_) | Op::Einsum(_) | Op::Recurrent(_) | Op::GatherNd(_) | Op::GridSample(_) => {
                 None
             }

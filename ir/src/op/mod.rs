@@ -21,6 +21,7 @@ pub mod recurrent;
 pub mod reduce;
 pub mod resize;
 pub mod sample;
+pub mod scatter;
 pub mod shape;
 pub mod spatial;
 
@@ -37,6 +38,7 @@ pub use recurrent::{Cell, Recurrent};
 pub use reduce::{ArgReduce, Extreme, Reduce, ReduceKind, TopK};
 pub use resize::{Coordinates, Resize, ResizeMode};
 pub use sample::{GridSample, Outside};
+pub use scatter::Scatter;
 pub use shape::{
     Concat, Expand, Gather, GatherNd, OneHot, Pack, Pad, PadMode, Reshape, Reverse, Slice, Split, Squeeze, Tile,
     Transpose, Unpack, Unsqueeze,
@@ -122,7 +124,7 @@ ops! {
     Dense, MatMul, Einsum, Recurrent,
     Reduce, ArgReduce, TopK,
     Reshape, Transpose, Squeeze, Unsqueeze, Concat, Split, Pack, Unpack, Slice, Pad, Tile, Expand, Gather, GatherNd,
-    OneHot, Reverse,
+    Scatter, OneHot, Reverse,
     Resize, GridSample, SpaceToDepth, DepthToSpace,
 }
 

@@ -110,10 +110,6 @@ pub const OPS: &[Entry] = &[
         let x = call.call("mul", &[call.arg("self"), call.arg("beta")])?;
         call.call("add", &[x, product])
     }),
-    op("index_fill", "self dim index value", |call| {
-        let chosen = chosen(call)?;
-        call.call("where", &[chosen, call.arg("value"), call.arg("self")])
-    }),
     op("lstm_cell", "input hx w_ih w_hh b_ih=None b_hh=None", lstm_cell),
     op("gru_cell", "input hx w_ih w_hh b_ih=None b_hh=None", gru_cell),
     op("rnn_tanh_cell", "input hx w_ih w_hh b_ih=None b_hh=None", |call| simple_cell(call, "tanh")),
@@ -360,23 +356,6 @@ fn cross(call: &mut Call) -> Result<Arg> {
     let (a2, b1) = (turned("self", -2)?, turned("other", -1)?);
     let (left, right) = (call.call("mul", &[a1, b2])?, call.call("mul", &[a2, b1])?);
     call.call("sub", &[left, right])
-}
-
-/// Which places of the axis `dim` the known `index` names, in the rank of `self`.
-fn chosen(call: &mut Call) -> Result<Arg> {
-    let shape = call.shape("self")?;
-    let axis = call.axis("dim", shape.rank())?;
-    let length = call.known(&shape, axis, "the length of the axis")?;
-    let mut there = vec![0; length];
-    for index in call.ints("index")? {
-        let place = call.axis_of(index, length)?;
-        if let Some(flag) = there.get_mut(place) {
-            *flag = 1;
-        }
-    }
-    let mut sides = vec![length];
-    sides.resize(shape.rank() - axis, 1);
-    Ok(call.constant(Tensor::from_i64(&sides, &there).cast(DType::Bool)).into())
 }
 
 /// `x @ w.T + b` of input and state.

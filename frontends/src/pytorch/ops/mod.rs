@@ -15,6 +15,7 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod sample;
+mod scatter;
 mod schema;
 mod shape;
 
@@ -63,6 +64,7 @@ const FAMILIES: &[Family] = &[
     create::OPS,
     resize::OPS,
     sample::OPS,
+    scatter::OPS,
     attention::OPS,
     recurrent::OPS,
     compound::OPS,

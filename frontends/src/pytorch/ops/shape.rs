@@ -78,9 +78,14 @@ pub const OPS: &[Entry] = &[
 const MAX_PARTS: usize = 1 << 12;
 
 /// A weight that is copied may be changed.
+/// A value of its own: what is written into the copy or into the original is not in the other. Passes remove the cast.
 fn copied(call: &mut Call) -> Result<Arg> {
     match call.arg("self") {
         Arg::Weight(_) => Ok(call.value("self")?.into()),
+        Arg::Tensor(value) => {
+            let dtype = call.lower.graph.info(value).dtype;
+            Ok(call.add(op::Cast { dtype }, &[value])?.into())
+        }
         other => Ok(other),
     }
 }

@@ -18,9 +18,9 @@ use std::path::Path;
 use modelport_ir::{DType, Dim, Error, Graph, Problem, Result, Shape, Tensor};
 
 use super::archive::Archive;
-use super::arg::Arg;
+use super::arg::{Arg, Weight};
 use super::fill;
-use super::lower::Lower;
+use super::lower::{Lower, keyless};
 use super::ops;
 use super::state::StateDict;
 use crate::Source;
@@ -91,7 +91,8 @@ fn follow(source: &Source, path: &Path, model: &Model, whole: &mut Vec<usize>, v
     let args = inputs(source, model, root, (whole, volumes), &mut lower)?;
     let names = output_names(&model.program, &root.class);
     let fields = model.instances.iter().map(|instance| instance.fields.clone()).collect();
-    let torch = Followed { model, lower, fields, training: source.training, inputs: args.clone(), whole: Vec::new() };
+    let (training, frozen) = (source.training, entries(model).is_empty());
+    let torch = Followed { model, lower, fields, training, frozen, inputs: args.clone(), whole: Vec::new() };
     let mut interpreter = Interpreter::new(&model.program, torch);
     let result = interpreter.method(0, "forward", args, Vec::new());
     let mut torch = interpreter.torch;
@@ -302,6 +303,8 @@ struct Followed<'a> {
     /// Attributes of the modules as they are now.
     fields: Vec<indexmap::IndexMap<String, Value>>,
     training: bool,
+    /// Whether weights are among the constants.
+    frozen: bool,
     inputs: Vec<Value>,
     /// Inputs of which it has shown that they are whole numbers.
     whole: Vec<usize>,
@@ -528,6 +531,13 @@ impl Torch for Followed<'_> {
     fn constant(&mut self, name: &str) -> std::result::Result<Value, Stop> {
         let index = name.strip_prefix('c').and_then(|index| index.parse::<usize>().ok());
         let value = index.and_then(|index| self.model.constants.get(index)).cloned();
+        // A frozen network has its weights here; in others what is computed with has no key.
+        if let Some(Value::Tensor(Arg::Weight(weight))) = &value
+            && (!self.frozen || !weight.tensor.dtype().is_float())
+        {
+            let name = keyless(&weight.name).into();
+            return Ok(Value::Tensor(Weight { name, trainable: false, ..weight.clone() }.into()));
+        }
         value.ok_or_else(|| format!("the constant {name} is missing").into())
     }
 

@@ -445,7 +445,7 @@ impl Maker {
         let x = self.value();
         let (rank, axis) = (self.rank(x), self.dice.below(self.rank(x)));
         let n = self.known(x, axis)?;
-        match self.dice.below(5) {
+        match self.dice.below(6) {
             0..=1 => {
                 let shape = self.dice.pick(&[vec![], vec![2], vec![2, 2]]);
                 let indices = self.indices(&shape, n);
@@ -455,6 +455,11 @@ impl Maker {
                 let all: Option<Vec<usize>> = (0..2).map(|axis| self.known(x, axis)).collect();
                 let indices = self.indices(&[3, 2], all?.into_iter().min()?);
                 self.add(op::GatherNd {}, &[x, indices])
+            }
+            4 if rank > 1 => {
+                let source = self.add(op::Reverse { axes: vec![axis] }, &[x])?;
+                let index = self.indices(&[n], n);
+                self.add(op::Scatter { axis, elements: false, add: true }, &[x, index, source])
             }
             3 if (4..=5).contains(&rank) => {
                 let mut shape = vec![2; rank];
