@@ -1,7 +1,7 @@
 //! Weights that know their model: a `.weights.h5` carries the model's configuration, so that a whole model can be made of
 //! it without running the code.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use modelport_ir::atomic::AtomicFile;
@@ -70,8 +70,30 @@ pub fn read(path: &Path, code: Option<(&Path, &str)>) -> Result<Model> {
     Ok(model)
 }
 
-/// Names of a layer's variables, in Keras' order.
-fn variables(layer: &Layer) -> Vec<&'static str> {
+/// A layer's variables, in Keras' order: the part of the layer that has them, their number there, and their names.
+fn variables(layer: &Layer) -> Vec<(&'static str, usize, String)> {
+    let cell = |config: &Map<String, Value>| {
+        let bias = config.get("use_bias").and_then(Value::as_bool).unwrap_or(true);
+        ["kernel", "recurrent_kernel"].into_iter().chain(bias.then_some("bias"))
+    };
+    let numbered = |part, names: Vec<&str>, prefix: &str| {
+        let named = names.into_iter().enumerate();
+        named.map(|(number, name)| (part, number, format!("{prefix}{name}"))).collect::<Vec<_>>()
+    };
+    match layer.class_name.as_str() {
+        "LSTM" | "GRU" | "SimpleRNN" => numbered("cell/", cell(&layer.config).collect(), ""),
+        "Bidirectional" => {
+            let inner = layer.config.get("layer").and_then(|layer| layer.get("config")).and_then(Value::as_object);
+            let names: Vec<&str> = inner.into_iter().flat_map(cell).collect();
+            let mut all = numbered("forward_layer/cell/", names.clone(), "forward_layer/");
+            all.extend(numbered("backward_layer/cell/", names, "backward_layer/"));
+            all
+        }
+        _ => numbered("", own_variables(layer), ""),
+    }
+}
+
+fn own_variables(layer: &Layer) -> Vec<&'static str> {
     let is_on = |key: &str| layer.config.get(key).and_then(Value::as_bool).unwrap_or(true);
     let affine = [("scale", "gamma"), ("center", "beta")];
     let mut names: Vec<&str> = match layer.class_name.as_str() {
@@ -93,19 +115,27 @@ fn variables(layer: &Layer) -> Vec<&'static str> {
 
 fn fill(model: &mut Model, root: &Group) -> std::result::Result<(), String> {
     let mut used: HashMap<String, usize> = HashMap::new();
+    let mut read: HashSet<String> = HashSet::new();
     for layer in model.layers.iter_mut().filter(|layer| !layer.is_operation()) {
         let class = snake_case(&layer.class_name);
         let count = used.entry(class.clone()).or_default();
         let folder = if *count == 0 { format!("layers/{class}") } else { format!("layers/{class}_{count}") };
         *count += 1;
-        for (index, name) in variables(layer).into_iter().enumerate() {
-            let dataset = root.dataset(&format!("{folder}/vars/{index}"));
+        for (part, number, name) in variables(layer) {
+            let path = format!("{folder}/{part}vars/{number}");
+            let dataset = root.dataset(&path);
+            read.insert(path);
             let dataset = dataset.ok_or_else(|| format!("there are no weights for '{}/{name}'", layer.name))?;
             let tensor = dataset.tensor.clone();
-            layer.weights.push(Param { key: name.to_owned(), tensor, source: String::new() });
+            layer.weights.push(Param { key: name, tensor, source: String::new() });
         }
     }
-    Ok(())
+    // What no layer took would be lost.
+    let lost = root.datasets().into_iter().map(|(path, _)| path).find(|path| {
+        let path = path.trim_start_matches('/');
+        !read.contains(path) && !path.contains("seed_generator/")
+    });
+    lost.map_or(Ok(()), |path| Err(format!("no layer has the weights '{path}'")))
 }
 
 /// A model of Keras 3's configuration, without its weights.

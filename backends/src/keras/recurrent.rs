@@ -1,7 +1,7 @@
 //! Recurrent layers: `layers.LSTM`, `layers.GRU`, `layers.SimpleRNN`, one for each layer of a stack.
 
 use modelport_ir::op::{Cell, Recurrent};
-use modelport_ir::{Problem, Tensor, Value};
+use modelport_ir::{Graph, NodeId, Op, Problem, Tensor, Value};
 
 use super::build::{Builder, Built, call_layer};
 use super::functions::{axis, ops};
@@ -57,12 +57,22 @@ pub fn recurrent(b: &mut Builder<'_>, op: &Recurrent) -> Built {
     for (rows, is_read) in last.into_iter().zip(states) {
         results.push(match rows.as_slice() {
             _ if !is_read => nothing(),
+            [row] if is_read_alone(b.graph, Value { node: b.node, output: results.len() }) => row.clone(),
             [row] => Expr::call("ops.expand_dims", vec![Arg::new(row.clone()), axis(&[0])]),
             _ => Expr::call("ops.stack", vec![Arg::new(Expr::List(rows))]),
         });
     }
     b.results(vec!["y".to_owned(), "h".to_owned(), "c".to_owned()]);
     Ok(Expr::Tuple(results))
+}
+
+/// Whether a value is the last state of a single layer, `[1, batch, units]`, which all readers take as `[batch, units]`:
+/// it is that in Keras.
+pub fn is_read_alone(graph: &Graph, state: Value) -> bool {
+    let single = matches!(graph.op(state.node), Op::Recurrent(op) if op.layers * op.directions() == 1);
+    let readers = graph.consumers(state);
+    let alone = |&(reader, _): &(NodeId, usize)| matches!(graph.op(reader), Op::Squeeze(op) if op.axes == [0]);
+    single && state.output > 0 && graph.uses(state) == readers.len() && readers.iter().all(alone)
 }
 
 /// `[length, batch, …]` as `[batch, length, …]`, and back.

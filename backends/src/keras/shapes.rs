@@ -9,6 +9,7 @@ use modelport_ir::{DType, Dim, Shape, Tensor, Value};
 use super::build::{Builder, Built, call_layer, dtype_lit, reshaped, shape_of};
 use super::functions::{axis, cast_to, transposed};
 use super::layers::{check_layout, zero_padding};
+use super::recurrent::is_read_alone;
 use crate::python::{Arg, Expr, Lit};
 
 fn all() -> Expr {
@@ -70,6 +71,7 @@ pub fn squeeze(b: &mut Builder<'_>, axes: &[usize]) -> Built {
     let x = b.tensor(0)?;
     match axes {
         [] => Ok(x),
+        [0] if b.graph.input_of(b.node, 0).is_some_and(|state| is_read_alone(b.graph, state)) => Ok(x),
         _ if is_batched(&from) && to.rank() == 2 && !axes.contains(&0) => reshape_to(b, x, &from, &to),
         // Keras does not know the size of a part of the batch.
         axes if axes.contains(&0) => reshape_to(b, x, &from, &to),
