@@ -92,9 +92,46 @@ impl Tree {
         } else {
             tree.open_only_region(leaves);
             super::structure::find(&mut tree, graph, leaves);
+            tree.reunite(graph, leaves);
         }
         tree.open_single_layers(leaves);
         tree
+    }
+
+    /// Opens regions that hold only some of the leaves which share weights: these are one layer, called several times.
+    fn reunite(&mut self, graph: &Graph, leaves: &[Leaf]) {
+        let mut paths: HashMap<usize, Vec<usize>> = HashMap::new();
+        let mut stack = vec![(self.root, Vec::new())];
+        while let Some((region, mut path)) = stack.pop() {
+            path.push(region);
+            for child in &self.regions[region].children {
+                match child {
+                    Child::Leaf(leaf) => _ = paths.insert(*leaf, path.clone()),
+                    Child::Region(inner) => stack.push((*inner, path.clone())),
+                }
+            }
+        }
+        let mut open = HashSet::new();
+        for group in sharing(graph, leaves) {
+            let paths: Vec<&Vec<usize>> = group.iter().filter_map(|leaf| paths.get(leaf)).collect();
+            let Some(first) = paths.first() else { continue };
+            let common = paths.iter().fold(first.len(), |length, path| {
+                first.iter().zip(path.iter()).take(length).take_while(|(a, b)| a == b).count()
+            });
+            open.extend(paths.iter().flat_map(|path| &path[common..]).copied());
+        }
+        for region in 0..self.regions.len() {
+            let mut at = 0;
+            while let Some(&child) = self.regions[region].children.get(at) {
+                match child {
+                    Child::Region(inner) if open.contains(&inner) => {
+                        let content = std::mem::take(&mut self.regions[inner]);
+                        self.regions[region].children.splice(at..=at, content.children);
+                    }
+                    _ => at += 1,
+                }
+            }
+        }
     }
 
     /// All leaves below a child.
@@ -392,7 +429,7 @@ impl Tree {
     /// A region cut into groups, each a region again where that is worth one; no groups: all that is in it.
     fn pieces(&mut self, leaves: &[Leaf], victim: Child, groups: Vec<Vec<Child>>) -> Vec<Child> {
         let Child::Region(region) = victim else { return vec![victim] };
-        let origin = self.regions[region].clone();
+        let origin = std::mem::take(&mut self.regions[region]);
         let groups =
             if groups.is_empty() { origin.children.iter().map(|&child| vec![child]).collect() } else { groups };
         let mut pieces = Vec::new();
@@ -479,8 +516,8 @@ pub fn weights_of(graph: &Graph, leaf: &Leaf) -> Vec<NodeId> {
     inputs.filter_map(is_weight).collect()
 }
 
-/// Leaves that share weights live in one place: the innermost scope that holds them all.
-fn join_shared(graph: &Graph, leaves: &[Leaf], paths: &mut [Vec<String>]) {
+/// Groups of leaves that share weights.
+fn sharing(graph: &Graph, leaves: &[Leaf]) -> impl Iterator<Item = Vec<usize>> {
     let mut by_weights: HashMap<Vec<NodeId>, Vec<usize>> = HashMap::new();
     for (index, leaf) in leaves.iter().enumerate() {
         let weights = weights_of(graph, leaf);
@@ -488,7 +525,12 @@ fn join_shared(graph: &Graph, leaves: &[Leaf], paths: &mut [Vec<String>]) {
             by_weights.entry(weights).or_default().push(index);
         }
     }
-    for group in by_weights.into_values().filter(|group| group.len() > 1) {
+    by_weights.into_values().filter(|group| group.len() > 1)
+}
+
+/// Leaves that share weights live in one place: the innermost scope that holds them all.
+fn join_shared(graph: &Graph, leaves: &[Leaf], paths: &mut [Vec<String>]) {
+    for group in sharing(graph, leaves) {
         let first = paths[group[0]].clone();
         let common = group.iter().fold(first.len(), |length, &leaf| {
             first.iter().zip(&paths[leaf]).take(length).take_while(|(a, b)| a == b).count()
