@@ -6,6 +6,9 @@ import pytest
 import test_roundtrip
 import torch
 
+# Dynamo goes around recurrent layers, one graph before and one behind, unless it is told that it may try.
+torch._dynamo.config.allow_rnn = True
+
 CASES = {case.name: case for case in harness.cases()}
 
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)

@@ -15,6 +15,8 @@ use super::net::{Net, Ref};
 /// Operators whose first output is their first input.
 const PASS_ON: &[&str] = &[
     "Identity",
+    "Enter",
+    "RefEnter",
     "StopGradient",
     "CheckNumerics",
     "CheckNumericsV2",

@@ -7,6 +7,7 @@ use modelport_ir::{Error, Result};
 
 use super::clean::Resolver;
 use super::graphdef::{Attr, FunctionDef, GraphDef, NodeDef};
+use super::loops;
 use super::net::Net;
 
 /// How deep functions may call functions.
@@ -28,7 +29,8 @@ pub fn inline(mut def: GraphDef, training: bool) -> Result<GraphDef> {
         let net = Net::new(def);
         let calls = calls(&net, training, &functions);
         def = GraphDef { nodes: net.into_nodes(), functions: Vec::new() };
-        if calls.is_empty() {
+        let is_loop = |node: &NodeDef| matches!(node.op.as_str(), "While" | "StatelessWhile");
+        if calls.is_empty() && !def.nodes.iter().any(is_loop) {
             return Ok(def);
         }
         let mut names: HashSet<String> = def.nodes.iter().map(|node| node.name.clone()).collect();
@@ -36,6 +38,7 @@ pub fn inline(mut def: GraphDef, training: bool) -> Result<GraphDef> {
         for (index, node) in def.nodes.into_iter().enumerate() {
             match calls.get(&index).and_then(|call| Some((call, functions.get(&call.function)?))) {
                 Some((call, function)) => expand(node, call, function, &mut names, &mut nodes),
+                None if is_loop(&node) => write_loop(node, &mut nodes),
                 None => nodes.push(node),
             }
             if nodes.len() > MAX_NODES {
@@ -161,6 +164,43 @@ fn expand(
     let inputs = inputs.into_iter().chain(unread).collect();
     names.extend(function.nodes.iter().map(|body| format!("{scope}/{}", body.name)));
     nodes.push(NodeDef { name: call_node.name, op: "IdentityN".to_owned(), inputs, attrs: BTreeMap::new() });
+}
+
+/// A loop of control flow 2 as control flow 1 has it, with calls of its condition and its body
+/// (`core/common_runtime/lower_while_op.cc`).
+fn write_loop(node: NodeDef, nodes: &mut Vec<NodeDef>) {
+    let NodeDef { name, op: source, inputs, attrs } = node;
+    let function = |key: &str| match attrs.get(key) {
+        Some(Attr::Function(function)) => Some(function.clone()),
+        _ => None,
+    };
+    let (Some(condition), Some(body)) = (function("cond"), function("body")) else {
+        nodes.push(NodeDef { name, op: format!("_{source}"), inputs, attrs });
+        return;
+    };
+    let (controls, data): (Vec<String>, Vec<String>) = inputs.into_iter().partition(|input| input.starts_with('^'));
+    let mut add = |part: String, op: &str, inputs: Vec<String>| {
+        let mut attrs = BTreeMap::new();
+        if op == "LoopCond" {
+            attrs.insert(loops::SOURCE.to_owned(), Attr::Bytes(source.clone().into_bytes()));
+        }
+        nodes.push(NodeDef { name: format!("{name}/{part}"), op: op.to_owned(), inputs, attrs });
+    };
+    let each =
+        |part: &str, end: &str| -> Vec<String> { (0..data.len()).map(|i| format!("{name}/{part}_{i}{end}")).collect() };
+    for (i, start) in data.iter().enumerate() {
+        add(format!("Enter_{i}"), "Enter", vec![start.clone()]);
+        add(format!("Merge_{i}"), "Merge", vec![format!("{name}/Enter_{i}"), format!("{name}/NextIteration_{i}")]);
+        add(format!("Switch_{i}"), "Switch", vec![format!("{name}/Merge_{i}"), format!("{name}/LoopCond")]);
+        let next = if i == 0 { format!("{name}/body") } else { format!("{name}/body:{i}") };
+        add(format!("NextIteration_{i}"), "NextIteration", vec![next]);
+        add(format!("Exit_{i}"), "Exit", vec![format!("{name}/Switch_{i}")]);
+    }
+    add("cond".to_owned(), &condition, each("Merge", ""));
+    add("LoopCond".to_owned(), "LoopCond", vec![format!("{name}/cond")]);
+    add("body".to_owned(), &body, each("Switch", ":1"));
+    let results = each("Exit", "").into_iter().chain(controls).collect();
+    nodes.push(NodeDef { name, op: "IdentityN".to_owned(), inputs: results, attrs: BTreeMap::new() });
 }
 
 /// The number of the first output that belongs to an output argument, for operators that have several.

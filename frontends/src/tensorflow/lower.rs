@@ -39,9 +39,14 @@ pub enum Entry {
     Constant(Tensor, Origin),
     /// Numbers that are known up to sizes.
     Sizes(Sizes),
+    /// Tensors at places, which loops read from and write to.
+    List(List),
     /// Nothing that a network computes with: a string, a handle.
     Other,
 }
+
+/// The tensors at the places of a list; `None` where nothing was written.
+pub type List = Vec<Option<Value>>;
 
 /// Where a constant came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -348,7 +353,7 @@ impl<'a> Lowering<'a> {
             Some(Entry::Data(value)) => value.node,
             Some(Entry::Constant(..)) => return true,
             Some(Entry::Sizes(sizes)) => return sizes.reals().is_some(),
-            Some(Entry::Other) | None => return false,
+            Some(Entry::List(_) | Entry::Other) | None => return false,
         };
         let (mut seen, mut stack) = (HashSet::new(), vec![start]);
         while let Some(id) = stack.pop() {
@@ -390,7 +395,7 @@ impl<'a> Lowering<'a> {
             Entry::Data(value) => self.graph.shape(*value).clone(),
             Entry::Constant(tensor, _) => Shape::known(&tensor.shape()),
             Entry::Sizes(sizes) => Shape::known(sizes.elems.shape()),
-            Entry::Other => return None,
+            Entry::List(_) | Entry::Other => return None,
         })
     }
 
@@ -400,7 +405,7 @@ impl<'a> Lowering<'a> {
             Entry::Data(value) => self.graph.info(*value).dtype,
             Entry::Constant(tensor, _) => tensor.dtype(),
             Entry::Sizes(sizes) => sizes.dtype,
-            Entry::Other => return None,
+            Entry::List(_) | Entry::Other => return None,
         })
     }
 
@@ -410,7 +415,7 @@ impl<'a> Lowering<'a> {
             Entry::Sizes(sizes) => Some(sizes.clone()),
             Entry::Constant(tensor, _) => sizes::of_tensor(tensor),
             Entry::Data(value) => super::fold::fold(&self.graph, *value),
-            Entry::Other => None,
+            Entry::List(_) | Entry::Other => None,
         }
     }
 
@@ -427,7 +432,7 @@ impl<'a> Lowering<'a> {
             Some(Entry::Data(data)) => data,
             Some(Entry::Constant(tensor, origin)) => self.constant(&origin, tensor),
             Some(Entry::Sizes(sizes)) => self.computed(value, &sizes, name)?,
-            Some(Entry::Other) | None => {
+            Some(Entry::List(_) | Entry::Other) | None => {
                 return Err(Error::new(format!("'{name}' is no tensor of numbers, and is used as one")));
             }
         };

@@ -1,7 +1,7 @@
 //! TensorFlow: graphs (meta graphs, frozen graphs) and checkpoints, and their way into the neutral graph.
 //!
 //! [`read`] opens the files, takes the network out of what training left around it ([`clean`], [`functions`],
-//! [`training`], [`dilation`]), and lowers it ([`lower`], [`ops`]) to the graph that passes bring into normal form.
+//! [`loops`], [`training`], [`dilation`]), and lowers it ([`lower`], [`ops`]) to the graph that passes bring into normal form.
 
 mod bundle;
 pub mod checkpoint;
@@ -14,6 +14,7 @@ pub mod graphdef;
 mod inputs;
 mod inspect;
 pub mod locate;
+mod loops;
 mod lower;
 pub mod metagraph;
 mod near;

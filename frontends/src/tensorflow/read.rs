@@ -13,11 +13,14 @@ use super::net::{Net, Ref};
 use super::outputs::{self, Candidate};
 use super::training::Average;
 use super::variables::Saved;
-use super::{dilation, functions, locate, ops, training};
+use super::{dilation, functions, locate, loops, ops, training};
 use crate::Source;
 
 /// Most candidates that are looked at closely.
 const MAX_CANDIDATES: usize = 32;
+
+/// How many times loops are looked for: loops in loops, and one behind the other.
+const MAX_LOOPS: usize = 64;
 
 /// Reads a network.
 ///
@@ -44,7 +47,8 @@ pub fn candidates(source: &Source) -> Result<Vec<Candidate>> {
     let mut files = locate::open(source.network.as_deref(), source.weights.as_deref())?;
     let def = std::mem::take(&mut files.meta.graph);
     let variables = Saved::new(&files.meta, files.checkpoint.as_ref(), source.moving_averages);
-    let network = Network::new(def, source).map_err(|error| error.in_file(&files.network))?;
+    let mut network = Network::new(def, source).map_err(|error| error.in_file(&files.network))?;
+    network.unroll(&[], &variables);
     network.candidates(&variables)
 }
 
@@ -63,6 +67,8 @@ pub(super) struct Network<'s> {
     averages: Vec<(String, f32)>,
     cuts: Vec<Ref>,
     inferred: HashMap<Ref, (DType, Shape)>,
+    /// The scopes of loops whose steps were written out.
+    loops: Vec<String>,
 }
 
 impl<'s> Network<'s> {
@@ -77,7 +83,7 @@ impl<'s> Network<'s> {
         let edits = training::rewrite(&net, &found);
         let net = edited(net, edits);
         let cuts = self::cuts(&net, source)?;
-        Ok(Network { net, source, averages, cuts, inferred: HashMap::new() })
+        Ok(Network { net, source, averages, cuts, inferred: HashMap::new(), loops: Vec::new() })
     }
 
     pub(super) fn resolver(&self) -> Resolver<'_> {
@@ -95,11 +101,14 @@ impl<'s> Network<'s> {
         graph: Graph,
         variables: &dyn Variables,
     ) -> Result<Graph> {
-        let outputs = match wanted(&self.net)? {
+        let outputs = wanted(&self.net)?;
+        self.unroll(outputs.as_deref().unwrap_or_default(), variables);
+        let outputs = match outputs {
             Some(outputs) => outputs,
             None => self.only_end(variables)?,
         };
         self.infer_cuts(variables);
+        self.check_loops(&outputs)?;
         let resolver = self.resolver();
         let needed = needed(&resolver, &self.inputs(&resolver), outputs.iter().map(|output| output.1));
         let edits = dilation::rewrite(&resolver, &needed);
@@ -110,11 +119,69 @@ impl<'s> Network<'s> {
         Ok(graph)
     }
 
+    /// Writes the steps of loops one after the other, where it is known how many there are. The number of one loop may
+    /// follow from another's results.
+    fn unroll(&mut self, outputs: &[(String, Ref)], variables: &dyn Variables) {
+        let wanted: HashSet<usize> = outputs.iter().map(|output| output.1.node).collect();
+        for _ in 0..MAX_LOOPS {
+            let loops = loops::find(&self.net);
+            if loops.is_empty() {
+                return;
+            }
+            let numbers: Vec<Ref> = loops.iter().flat_map(|found| found.numbers()).collect();
+            let resolver = self.resolver();
+            // The outputs as well, so that shapes go to the inputs that they were given for.
+            let values: Vec<Ref> = numbers.into_iter().chain(outputs.iter().map(|output| output.1)).collect();
+            let mut lowering = Lowering::new(&resolver, variables, self.inputs(&resolver), Graph::default());
+            lowering.run(&values);
+            let number = |value: Ref| lowering.sizes(resolver.resolve(value))?.elems.first()?.int();
+            let (mut edits, mut scopes) = (Vec::new(), Vec::new());
+            let mut done: Vec<&loops::Loop> = Vec::new();
+            for found in &loops {
+                let steps = found.steps(number).filter(|_| !done.iter().any(|other| other.overlaps(found)));
+                if let Some(steps) = steps.and_then(|steps| found.unrolled(&self.net, steps, &wanted)) {
+                    edits.extend(steps);
+                    done.push(found);
+                    scopes.extend(found.name.rsplit_once('/').map(|(scope, _)| format!("{scope}/")));
+                }
+            }
+            if edits.is_empty() {
+                return;
+            }
+            self.net = edited(std::mem::take(&mut self.net), edits);
+            self.loops.extend(scopes);
+        }
+    }
+
+    /// Loops that the outputs need and whose number of steps is not known.
+    fn check_loops(&self, outputs: &[(String, Ref)]) -> Result<()> {
+        let resolver = self.resolver();
+        let inputs = self.inputs(&resolver);
+        let needed = needed(&resolver, &inputs, outputs.iter().map(|output| output.1));
+        let loops = loops::find(&self.net).into_iter().filter(|found| needed.iter().any(|&node| found.contains(node)));
+        let problem = |found: loops::Loop| {
+            let problem = Problem::new("how many steps this loop runs is not known, or is too many");
+            problem.op(found.op).node(&found.name).hint(
+                "Give the length of the sequence with --inputShape (without the batch). If it depends on data (on the \
+                 lengths of sequences, say), begin behind the loop with --inNodeName.",
+            )
+        };
+        Error::collect(loops.map(problem).collect())
+    }
+
+    /// Where the network may end. What a recurrent layer leaves beside that with which the network goes on is no end.
+    fn ends(&self, resolver: &Resolver, inputs: &Inputs) -> Vec<usize> {
+        let ends = outputs::ends(resolver, |index| inputs.is_data(index));
+        let inside = |&end: &usize| self.loops.iter().any(|scope| self.net.node(end).name.starts_with(scope));
+        let outside: Vec<usize> = ends.iter().copied().filter(|end| !inside(end)).collect();
+        if outside.is_empty() { ends } else { outside }
+    }
+
     /// The one sensible output.
     fn only_end(&self, variables: &dyn Variables) -> Result<Vec<(String, Ref)>> {
         let resolver = self.resolver();
         let inputs = self.inputs(&resolver);
-        let ends = outputs::ends(&resolver, |index| inputs.is_data(index));
+        let ends = self.ends(&resolver, &inputs);
         match ends.as_slice() {
             [end] => Ok(vec![(self.net.node(*end).name.clone(), Ref { node: *end, output: 0 })]),
             _ => Err(outputs::ambiguous(&self.candidates(variables)?)),
@@ -124,7 +191,7 @@ impl<'s> Network<'s> {
     fn candidates(&self, variables: &dyn Variables) -> Result<Vec<Candidate>> {
         let resolver = self.resolver();
         let inputs = self.inputs(&resolver);
-        let ends = outputs::ends(&resolver, |index| inputs.is_data(index));
+        let ends = self.ends(&resolver, &inputs);
         let values: Vec<Ref> = ends.iter().map(|&node| Ref { node, output: 0 }).collect();
         let mut lowering = Lowering::new(&resolver, variables, inputs, Graph::default());
         lowering.run(values.get(..MAX_CANDIDATES).unwrap_or(&values));

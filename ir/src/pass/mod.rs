@@ -18,7 +18,9 @@ pub mod fuse_batch_norm;
 pub mod fuse_dense;
 pub mod fuse_l2_normalize;
 pub mod fuse_moments;
+pub mod fuse_recurrent;
 pub mod fuse_softmax;
+pub mod join_directions;
 pub mod lower_rank;
 pub mod merge_equal;
 mod pattern;
@@ -120,6 +122,12 @@ pub const NORMALIZE: &[Pass] = &[
         run: absorb_bias::run,
     },
     Pass {
+        name: "fuse_recurrent",
+        reason: "steps of equal cells are one layer",
+        after: &["merge_equal", "fuse_activations", "fuse_dense", "absorb_bias"],
+        run: fuse_recurrent::run,
+    },
+    Pass {
         name: "lower_rank",
         reason: "one-dimensional layers have one dimension",
         after: &["fold_constants", "absorb_bias"],
@@ -149,6 +157,12 @@ pub const NORMALIZE: &[Pass] = &[
         reason: "what the passes left in a row is joined",
         after: &["drop_reshapes", "fold_constants"],
         run: remove_noops::run,
+    },
+    Pass {
+        name: "join_directions",
+        reason: "a sequence that is read from both ends is one layer",
+        after: &["fuse_recurrent", "remove_noops"],
+        run: join_directions::run,
     },
 ];
 

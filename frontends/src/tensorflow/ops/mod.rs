@@ -7,6 +7,7 @@ mod conv_transpose;
 mod dense;
 mod image;
 mod indexing;
+mod list;
 mod math;
 mod norm;
 mod pool;
@@ -40,6 +41,7 @@ const FAMILIES: &[Family] = &[
     reduce::OPS,
     shape::OPS,
     indexing::OPS,
+    list::OPS,
     image::OPS,
     source::OPS,
 ];
@@ -48,10 +50,14 @@ const FAMILIES: &[Family] = &[
 const CLEANED: &[&str] = &[
     "CheckNumerics",
     "EnsureShape",
+    "Enter",
+    "Exit",
     "Identity",
     "IdentityN",
     "If",
+    "LoopCond",
     "Merge",
+    "NextIteration",
     "PartitionedCall",
     "Placeholder",
     "PlaceholderWithDefault",
@@ -61,11 +67,13 @@ const CLEANED: &[&str] = &[
     "Snapshot",
     "StatefulPartitionedCall",
     "StatelessIf",
+    "StatelessWhile",
     "StopGradient",
     "Switch",
     "VarHandleOp",
     "Variable",
     "VariableV2",
+    "While",
 ];
 
 /// The translation of an operator.

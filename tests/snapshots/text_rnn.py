@@ -1,0 +1,53 @@
+"""Model, converted from TensorFlow (model.ckpt.meta).
+
+Input    x       int32 [N, 20]   source: ids
+Output   logits  float32 [N, 5]  source: logits/BiasAdd
+
+    model = load("model.pth")  # in eval mode
+    y = model(x)
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class RnnRnnY(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell_0 = nn.LSTM(12, 12, batch_first=True)
+        self.cell_1 = nn.LSTM(12, 12, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y, _ = self.cell_0(x)
+        y, (h, _) = self.cell_1(y)
+        return y, h.squeeze(0)
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(200, 12)
+        self.rnn = RnnRnnY()
+        self.logits = nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        part1, part2 = self.rnn(self.embedding(x))
+        return self.logits(torch.cat([part2, part1.mean(1)], dim=1))
+
+
+def load(weights: str = "model.pth", device: str = "cpu") -> Model:
+    """The network with its weights (.pth, .safetensors or .npy), in eval mode."""
+    model = Model()
+    if weights.endswith(".npy"):
+        import numpy as np
+
+        layers = np.load(weights, allow_pickle=True).item().items()
+        state = {f"{at}.{key}".lstrip("."): torch.as_tensor(w) for at, layer in layers for key, w in layer.items()}
+    elif weights.endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        state = load_file(weights)
+    else:
+        state = torch.load(weights, map_location=device, weights_only=True)
+    model.load_state_dict(state)
+    return model.to(device).eval()
