@@ -17,8 +17,8 @@ use super::net::{Net, Ref};
 pub const SOURCE: &str = "_source";
 /// Most steps of a loop.
 const MAX_STEPS: i64 = 4096;
-/// Most nodes that the steps of a loop become.
-const MAX_NODES: usize = 1 << 20;
+/// Most nodes of a graph whose loops are written out.
+const MAX_NODES: usize = 1 << 18;
 /// How many nodes that pass a value on may follow each other.
 const MAX_PASSED: usize = 64;
 
@@ -185,7 +185,7 @@ impl Loop {
             }
         }
         body.sort_unstable();
-        if body.len().checked_mul(steps).is_none_or(|count| count > MAX_NODES) {
+        if body.len().checked_mul(steps).is_none_or(|count| count + net.len() > MAX_NODES) {
             return None;
         }
         let mut edits: Vec<(usize, NodeDef)> = Vec::with_capacity(self.inside.len() + body.len() * steps);

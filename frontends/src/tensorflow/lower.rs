@@ -27,6 +27,9 @@ pub trait Variables {
     fn find(&self, names: &[&str], shape: Option<&[i64]>) -> std::result::Result<Tensor, Problem>;
 }
 
+/// Most items of lists that are copied.
+const MAX_COPIED: usize = 1 << 22;
+
 /// How many operators a weight may be computed by.
 const MAX_FIXED: usize = 64;
 
@@ -84,6 +87,8 @@ pub struct Lowering<'a> {
     missing: Vec<Problem>,
     problems: Vec<Problem>,
     depth: usize,
+    /// Items of lists that were copied.
+    copied: usize,
 }
 
 impl<'a> Lowering<'a> {
@@ -109,6 +114,7 @@ impl<'a> Lowering<'a> {
             missing: Vec::new(),
             problems: Vec::new(),
             depth: 0,
+            copied: 0,
         }
     }
 
@@ -325,6 +331,17 @@ impl<'a> Lowering<'a> {
     /// What is known of a value.
     pub fn entry(&self, value: Ref) -> Option<&Entry> {
         self.entries.get(&value)
+    }
+
+    /// A list to change: moved if it has one reader, else copied; `None` when too much was.
+    pub fn take_list(&mut self, value: Ref) -> Option<List> {
+        let alone = self.readers(value) == 1;
+        let Some(Entry::List(list)) = self.entries.get_mut(&value) else { return None };
+        if alone {
+            return Some(std::mem::take(list));
+        }
+        self.copied += list.len();
+        (self.copied <= MAX_COPIED).then(|| list.clone())
     }
 
     /// The node that computes a value, and its operator.

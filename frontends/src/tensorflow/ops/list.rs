@@ -43,11 +43,17 @@ fn empty(call: &Call, slot: usize) -> Result<List> {
     }
 }
 
-fn list(call: &Call, slot: usize) -> Result<List> {
+fn list<'c>(call: &'c Call, slot: usize) -> Result<&'c List> {
     match call.lower.entry(call.input(slot)?) {
-        Some(Entry::List(list)) => Ok(list.clone()),
+        Some(Entry::List(list)) => Ok(list),
         _ => Err(call.fail(format!("input {slot} is no list of tensors"))),
     }
+}
+
+/// A list to change: itself where nothing else reads it, as in a loop.
+fn taken(call: &mut Call, slot: usize) -> Result<List> {
+    let (value, length) = (call.input(slot)?, list(call, slot)?.len());
+    call.lower.take_list(value).ok_or_else(|| call.fail(format!("lists of {length} tensors are copied too often")))
 }
 
 fn index(call: &Call, slot: usize, list: &List) -> Result<usize> {
@@ -58,8 +64,8 @@ fn index(call: &Call, slot: usize, list: &List) -> Result<usize> {
 
 fn read(call: &mut Call, at: usize, place: usize) -> Result<Vec<Entry>> {
     let list = list(call, at)?;
-    let index = index(call, place, &list)?;
-    Ok(one(written(call, &list, index)?))
+    let index = index(call, place, list)?;
+    Ok(one(written(call, list, index)?))
 }
 
 fn written(call: &Call, list: &List, index: usize) -> Result<Value> {
@@ -68,7 +74,7 @@ fn written(call: &Call, list: &List, index: usize) -> Result<Value> {
 }
 
 fn write(call: &mut Call, at: usize, place: usize, item: usize) -> Result<Vec<Entry>> {
-    let mut list = list(call, at)?;
+    let mut list = taken(call, at)?;
     // A list may grow where it is written.
     let next = call.ints(place, "the place in the list")?;
     if next == [list.len() as i64] && (list.len() as i64) < MAX_ITEMS {
@@ -80,7 +86,7 @@ fn write(call: &mut Call, at: usize, place: usize, item: usize) -> Result<Vec<En
 }
 
 fn push(call: &mut Call) -> Result<Vec<Entry>> {
-    let mut list = list(call, 0)?;
+    let mut list = taken(call, 0)?;
     if list.len() as i64 >= MAX_ITEMS {
         return Err(call.fail(format!("a list of more than {MAX_ITEMS} tensors")));
     }
@@ -101,7 +107,7 @@ fn from_tensor(call: &mut Call) -> Result<Vec<Entry>> {
 }
 
 fn scatter(call: &mut Call) -> Result<Vec<Entry>> {
-    let mut list = list(call, 3)?;
+    let mut list = taken(call, 3)?;
     let places = call.ints(1, "the places in the list")?;
     let parts = parts(call, 2)?;
     if places.len() != parts.len() || places.iter().any(|place| !(0..MAX_ITEMS).contains(place)) {
@@ -118,14 +124,14 @@ fn scatter(call: &mut Call) -> Result<Vec<Entry>> {
 fn gather(call: &mut Call) -> Result<Vec<Entry>> {
     let list = list(call, 2)?;
     let places = call.ints(1, "the places in the list")?;
-    let items = places.iter().map(|place| written(call, &list, usize::try_from(*place).unwrap_or(usize::MAX)));
+    let items = places.iter().map(|place| written(call, list, usize::try_from(*place).unwrap_or(usize::MAX)));
     let items = items.collect::<Result<Vec<Value>>>()?;
     packed(call, &items)
 }
 
 fn stack(call: &mut Call) -> Result<Vec<Entry>> {
     let list = list(call, 0)?;
-    let items = (0..list.len()).map(|index| written(call, &list, index)).collect::<Result<Vec<Value>>>()?;
+    let items = (0..list.len()).map(|index| written(call, list, index)).collect::<Result<Vec<Value>>>()?;
     packed(call, &items)
 }
 
