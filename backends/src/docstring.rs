@@ -38,13 +38,17 @@ pub fn docstring(graph: &Graph, title: &str, inputs: &[String], layout: Layout, 
     lines.into_iter().map(|line| line.replace('\\', "\\\\").replace("\"\"\"", "'''")).collect()
 }
 
+/// Longest list of results that is written out in the example.
+const LONGEST: usize = 60;
+
 /// What the results of a call are called: `y`, or the outputs' names.
 pub fn results(graph: &Graph) -> String {
     match graph.outputs.len() {
         1 => "y".to_owned(),
         _ => {
             let mut namer = Namer::default();
-            output_names(graph).iter().map(|name| namer.take(&snake_case(name))).collect::<Vec<_>>().join(", ")
+            let names: Vec<String> = output_names(graph).iter().map(|name| namer.take(&snake_case(name))).collect();
+            Some(names.join(", ")).filter(|names| names.len() <= LONGEST).unwrap_or_else(|| "outputs".to_owned())
         }
     }
 }
