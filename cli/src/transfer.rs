@@ -53,7 +53,7 @@ pub fn command() -> Command {
         .arg(args::output("output").help("The file to write, of the same kind [also -om]"))
         .arg(args::path("map", "map").help("Names of the target and where they are from, in JSON"))
         .arg(args::flag("by-order", "Match layers that no name matches by their order, among equal kinds and shapes"))
-        .arg(args::flag("partial", "Write what matches, also when something else does not"))
+        .arg(args::flag("partial", "Write the layers that match, each as a whole, also when others do not"))
         .arg(args::weights_key())
         .arg(args::moving_averages())
 }
@@ -221,6 +221,14 @@ fn refusal(plan: &Plan, source: &Path, into: &Path) -> Error {
     Error { problems }
 }
 
+/// What a tensor is that has nothing of the source: it changes nothing.
+fn constant(tensor: &Tensor) -> &'static str {
+    match tensor.to_f64().is_ok_and(|values| values.first() == Some(&1.0)) {
+        true => "ones",
+        false => "zeros",
+    }
+}
+
 struct Report {
     source: PathBuf,
     into: PathBuf,
@@ -231,7 +239,7 @@ struct Report {
 
 impl Report {
     fn json(&self) -> Value {
-        let Plan { matches, left_in_source, left_in_target, conflicts } = &self.plan;
+        let Plan { matches, left_in_source, left_in_target, left_with_layer, conflicts } = &self.plan;
         let matched = matches.iter().map(|found| {
             json!({
                 "target": found.target, "sources": found.sources, "by": found.by.name(), "shape": found.tensor.shape(),
@@ -246,6 +254,7 @@ impl Report {
             "matched": matched.collect::<Vec<_>>(),
             "left_in_source": left_in_source,
             "left_in_target": left_in_target,
+            "left_with_layer": left_with_layer,
             "conflicts": conflicts.iter().map(conflict).collect::<Vec<_>>(),
             "files": [{"path": self.output.to_string_lossy(), "bytes": self.size()}],
             "seconds": (self.seconds * 1000.0).round() / 1000.0,
@@ -257,15 +266,12 @@ impl Report {
     }
 
     fn text(&self) -> String {
-        let Plan { matches, left_in_source, left_in_target, conflicts } = &self.plan;
+        let Plan { matches, left_in_source, left_in_target, left_with_layer, conflicts } = &self.plan;
         let width = matches.iter().map(|found| found.target.chars().count()).max().unwrap_or(0);
         let mut text = String::new();
         for found in matches {
-            let from = if found.sources.is_empty() {
-                "a value that changes nothing".to_owned()
-            } else {
-                found.sources.join(" + ")
-            };
+            let from =
+                if found.sources.is_empty() { constant(&found.tensor).to_owned() } else { found.sources.join(" + ") };
             let shape = format!("{:?}", found.tensor.shape());
             text.push_str(&format!("{:<width$}  {shape:<20}  {from}  (by {})\n", found.target, found.by.name()));
         }
@@ -276,6 +282,7 @@ impl Report {
             }
         };
         left("left as they are", left_in_target);
+        left("left as they are, since the rest of their layer does not fit", left_with_layer);
         left("not taken from the source", left_in_source);
         if !conflicts.is_empty() {
             let error = Error { problems: conflicts.clone() };
@@ -289,7 +296,7 @@ impl Report {
             bold(&self.output.display().to_string()),
             bytes(self.size()),
             matches.len(),
-            matches.len() + left_in_target.len() + conflicts.len(),
+            matches.len() + left_in_target.len() + left_with_layer.len() + conflicts.len(),
             thousands(parameters),
             self.seconds,
         ));

@@ -6,7 +6,7 @@ use modelport_ir::{Problem, Tensor};
 
 use super::layer::{Family, Kind, Layer, Parameter, Role, Side};
 use super::map::Entry;
-use super::turn::{Missing, Pair};
+use super::turn::{Made, Missing, Pair};
 use super::{By, Match, Options, Plan};
 
 pub fn plan(source: &Side, target: &Side, options: &Options) -> Plan {
@@ -220,41 +220,43 @@ impl Matcher<'_> {
         let mut used: HashSet<String> = HashSet::new();
         let (source, target) = (self.source, self.target);
         for (index, layer) in target.layers.iter().enumerate() {
+            let partner = self.partner.get(index).copied().flatten();
+            let partner = partner.and_then(|(at, by)| Some((source.layers.get(at)?, by)));
+            // A tensor that the map names is taken for itself, all others with their layer or not at all.
+            let mut together = Vec::new();
             for parameter in &layer.parameters {
                 if self.kept.contains(&parameter.name) {
                     continue;
                 }
-                let (made, by) = match self.single.remove(&parameter.name) {
-                    Some((from, entry)) => (self.single(index, layer, parameter, &from, &entry), By::Map),
-                    None => match self.partner.get(index).copied().flatten() {
-                        None => (Err(Missing::Absent), By::Name),
-                        Some((partner, by)) => match source.layers.get(partner) {
-                            Some(partner) => (self.pair_of(index, partner, layer).make(parameter), by),
-                            None => (Err(Missing::Absent), by),
-                        },
-                    },
-                };
+                match self.single.remove(&parameter.name) {
+                    Some((from, entry)) => {
+                        let made = self.single(index, layer, parameter, &from, &entry);
+                        self.settle(parameter, made, By::Map, &mut used);
+                    }
+                    None => together.push(parameter),
+                }
+            }
+            let Some((partner, by)) = partner else {
+                self.plan.left_in_target.extend(together.into_iter().map(|parameter| parameter.name.clone()));
+                continue;
+            };
+            let pair = self.pair_of(index, partner, layer);
+            let made: Vec<_> = together.into_iter().map(|parameter| (parameter, pair.make(parameter))).collect();
+            let is_whole = made.iter().all(|(_, made)| made.is_ok());
+            if !is_whole {
+                // It has its match, which can't be used.
+                used.extend(partner.parameters.iter().map(|parameter| parameter.name.clone()));
+            }
+            for (parameter, made) in made {
                 match made {
-                    Ok(made) => {
-                        used.extend(made.sources.iter().cloned());
-                        let by_name = by == By::Rule && made.sources == [parameter.name.clone()];
-                        self.plan.matches.push(Match {
-                            target: parameter.name.clone(),
-                            sources: made.sources,
-                            tensor: made.tensor,
-                            by: if by_name { By::Name } else { by },
-                        });
+                    Ok(_) if !is_whole => self.plan.left_with_layer.push(parameter.name.clone()),
+                    Err(Missing::Absent) => {
+                        let message = format!("is a part of its layer that {} does not have", partner.name);
+                        let hint =
+                            format!("to keep it and take the rest, write \"{}\": null in the map", parameter.name);
+                        self.problem(message, &parameter.name, Some(hint));
                     }
-                    Err(Missing::Absent) => self.plan.left_in_target.push(parameter.name.clone()),
-                    Err(Missing::Conflict(message, hint)) => {
-                        // It has its match, which can't be used.
-                        if let Some((partner, _)) = self.partner.get(index).copied().flatten()
-                            && let Some(partner) = source.layers.get(partner)
-                        {
-                            used.extend(partner.parameters.iter().map(|parameter| parameter.name.clone()));
-                        }
-                        self.problem(message, &parameter.name, hint);
-                    }
+                    made => self.settle(parameter, made, by, &mut used),
                 }
             }
         }
@@ -272,6 +274,23 @@ impl Matcher<'_> {
         self.plan
     }
 
+    fn settle(&mut self, parameter: &Parameter, made: Result<Made, Missing>, by: By, used: &mut HashSet<String>) {
+        match made {
+            Ok(made) => {
+                used.extend(made.sources.iter().cloned());
+                let by_name = by == By::Rule && made.sources == [parameter.name.clone()];
+                self.plan.matches.push(Match {
+                    target: parameter.name.clone(),
+                    sources: made.sources,
+                    tensor: made.tensor,
+                    by: if by_name { By::Name } else { by },
+                });
+            }
+            Err(Missing::Absent) => self.plan.left_in_target.push(parameter.name.clone()),
+            Err(Missing::Conflict(message, hint)) => self.problem(message, &parameter.name, hint),
+        }
+    }
+
     fn pair_of<'b>(&'b self, index: usize, source: &'b Layer, target: &'b Layer) -> Pair<'b> {
         let flattened = self.flattened.get(&index).map(Vec::as_slice);
         Pair { source, target, from: self.source.family, to: self.target.family, flattened }
@@ -285,7 +304,7 @@ impl Matcher<'_> {
         parameter: &Parameter,
         from: &str,
         entry: &Entry,
-    ) -> Result<super::turn::Made, Missing> {
+    ) -> Result<Made, Missing> {
         let failed = |message: String| Missing::Conflict(message, None);
         let (at, found) = parameter_called(self.source, from).ok_or(Missing::Absent)?;
         let owner = self.source.layers.get(at).ok_or(Missing::Absent)?;
@@ -308,7 +327,7 @@ impl Matcher<'_> {
             return Err(failed(format!("has the shape {expected:?}, the map gives {is:?} from {from}")));
         }
         let tensor = tensor.cast(parameter.tensor.dtype());
-        Ok(super::turn::Made { tensor, sources: vec![from.to_owned()] })
+        Ok(Made { tensor, sources: vec![from.to_owned()] })
     }
 }
 

@@ -73,6 +73,8 @@ pub struct Plan {
     pub left_in_source: Vec<String>,
     /// Tensors of the target that stay as they are.
     pub left_in_target: Vec<String>,
+    /// Tensors of the target that fit and stay as they are, since others of their layer do not fit.
+    pub left_with_layer: Vec<String>,
     /// Where names match and what they name does not, with what to do.
     pub conflicts: Vec<Problem>,
 }

@@ -170,3 +170,22 @@ fn maps_are_checked() {
     let nodes: Vec<_> = plan.conflicts.iter().map(|problem| problem.node.as_deref().unwrap()).collect();
     assert_eq!(nodes, ["nowhere", "a", "a/kernel"], "{plan:?}");
 }
+
+#[test]
+fn a_layer_is_taken_whole_or_not_at_all() {
+    let source = torch(&[("a.weight", &[5, 3, 3, 3]), ("a.bias", &[4]), ("b.weight", &[4, 2])]);
+    let target = keras(&[
+        ("a", Some("conv2d"), &[("kernel", &[3, 3, 3, 4]), ("bias", &[4])]),
+        ("b", Some("dense"), &[("kernel", &[2, 4]), ("bias", &[4])]),
+    ]);
+    let none = plan(&source, &target, &Options::default());
+    assert!(none.matches.is_empty(), "{none:?}");
+    assert_eq!(none.left_with_layer, ["a/bias", "b/kernel"]);
+    let nodes: Vec<_> = none.conflicts.iter().filter_map(|problem| problem.node.as_deref()).collect();
+    assert_eq!(nodes, ["a/kernel", "b/bias"]);
+    // What the user says of a tensor holds for this tensor.
+    let map = Map::parse(r#"{"b/bias": null, "a/bias": "a.bias"}"#).unwrap();
+    let some = plan(&source, &target, &Options { map, by_order: false });
+    let taken: Vec<&str> = some.matches.iter().map(|found| found.target.as_str()).collect();
+    assert_eq!(taken, ["a/bias", "b/kernel"]);
+}

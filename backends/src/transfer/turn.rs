@@ -68,7 +68,8 @@ impl Pair<'_> {
         let (is, expected) = (made.tensor.shape(), parameter.tensor.shape());
         if is != expected {
             let from = made.sources.join(" + ");
-            return conflict(format!("has the shape {expected:?}, {from} gives {is:?}"), "");
+            let hint = "make the target with the source's sizes, or leave such layers as they are with --partial";
+            return conflict(format!("has the shape {expected:?}, {from} gives {is:?}"), hint);
         }
         Ok(Made { tensor: made.tensor.cast(parameter.tensor.dtype()), ..made })
     }
