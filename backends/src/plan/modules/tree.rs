@@ -270,7 +270,9 @@ impl Tree {
                 if weighted && home != Some(target) {
                     for param in params.iter().filter(|param| !param.source.is_empty()) {
                         let tie = (target, param.key.clone(), param.source.clone());
-                        let own = self.holder(&param.source) == Some((target, param.key.as_str()));
+                        // What is computed from weights, and no entry itself, is the layer's.
+                        let holder = self.holder(&param.source);
+                        let own = holder.is_none_or(|holder| holder == (target, param.key.as_str()));
                         if !own && !self.ties.contains(&tie) {
                             self.ties.push(tie);
                         }
