@@ -339,7 +339,7 @@ fn errors_say_what_is_wrong_where() {
             let bytes = fs::read(&path).unwrap();
             fs::write(path, &bytes[..1000]).unwrap();
         },
-        &["model.ckpt.data-00000-of-00001: ends in the middle of tensor", "(1000 of"],
+        &["model.ckpt.data-00000-of-00001: has 1000 of", "cut off, beginning with"],
     );
     case(
         "graphs",

@@ -157,6 +157,7 @@ fn open_shards(
         let path = shard_path(prefix, shard, header.shards);
         match FileBytes::open(&path) {
             Ok(file) => {
+                problems.extend(cut_off(&file, entries.iter().filter(|(_, entry)| entry.shard == shard)));
                 shards.insert(shard, file);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -169,6 +170,19 @@ fn open_shards(
     }
     Error::collect(problems)?;
     Ok(shards)
+}
+
+/// What is wrong when tensors lie behind the end of a shard.
+fn cut_off<'e>(file: &FileBytes, entries: impl Iterator<Item = (&'e Vec<u8>, &'e Entry)>) -> Option<Problem> {
+    let spans = entries.filter(|(_, entry)| entry.slices.is_empty()).filter_map(|(key, entry)| Some((key, entry.span?)));
+    let lost: Vec<(&Vec<u8>, Span)> = spans.filter(|(_, span)| span.end > file.len()).collect();
+    let (first, _) = lost.iter().min_by_key(|(_, span)| span.start)?;
+    let whole = lost.iter().map(|(_, span)| span.end).max()?;
+    let tensors = if lost.len() == 1 { "1 tensor is" } else { &format!("{} tensors are", lost.len()) };
+    let first = String::from_utf8_lossy(first).trim_start_matches('\0').to_owned();
+    let message = format!("has {} of {whole} bytes: {tensors} cut off, beginning with {first}", file.len());
+    let problem = Problem::new(message).file(file.path());
+    Some(problem.hint("The file was not copied completely, or is of another save; get it again."))
 }
 
 pub(super) fn file_name(path: &Path) -> String {
@@ -244,13 +258,6 @@ impl Bundle<'_> {
         if expected.map(|bytes| bytes as u64) != Some(span.len()) {
             let message = format!("shape {:?} does not fit its {} bytes", entry.shape, span.len());
             return Err(damaged(message));
-        }
-        if span.end > file.len() {
-            let message = format!("ends in the middle of tensor {name} ({} of {} bytes)", file.len(), span.end);
-            let problem = Problem::new(message).file(file.path());
-            return Err(problem
-                .hint("The file was not copied completely, or is of another save; get it again.")
-                .into());
         }
         let label = Label { tensor: name.to_owned(), path: file.path().to_owned() };
         Ok(Arc::new(Checked::new(file.clone(), span, span, entry.crc, label)))

@@ -81,6 +81,11 @@ impl Loop {
     pub fn contains(&self, node: usize) -> bool {
         self.inside.contains(&node)
     }
+
+    /// Whether a node has a value for every step, and none behind the loop.
+    pub fn repeats(&self, node: usize) -> bool {
+        self.contains(node) && !self.variables.iter().any(|variable| variable.exits.contains(&node))
+    }
 }
 
 /// All loops of a graph, in file order.
@@ -202,7 +207,10 @@ impl Loop {
             };
             for &index in &body {
                 let node = net.node(index);
-                let inputs = net.inputs(index).iter().flatten().map(|value| mapped(*value)).collect();
+                // An input that is not in the graph keeps its name, to be reported.
+                let data = node.inputs.iter().filter(|input| !input.starts_with('^'));
+                let inputs = data.zip(net.inputs(index));
+                let inputs = inputs.map(|(name, input)| input.map_or_else(|| name.clone(), &mapped)).collect();
                 let copy =
                     NodeDef { name: names[&index].clone(), op: node.op.clone(), inputs, attrs: node.attrs.clone() };
                 edits.push((usize::MAX, copy));

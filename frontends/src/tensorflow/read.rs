@@ -48,7 +48,7 @@ pub fn candidates(source: &Source) -> Result<Vec<Candidate>> {
     let def = std::mem::take(&mut files.meta.graph);
     let variables = Saved::new(&files.meta, files.checkpoint.as_ref(), source.moving_averages);
     let mut network = Network::new(def, source).map_err(|error| error.in_file(&files.network))?;
-    network.unroll(&[], &variables);
+    network.unroll(&[], &variables)?;
     network.candidates(&variables)
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Network<'s> {
     averages: Vec<(String, f32)>,
     cuts: Vec<Ref>,
     inferred: HashMap<Ref, (DType, Shape)>,
-    /// The scopes of loops whose steps were written out.
+    /// The scopes of loops.
     loops: Vec<String>,
 }
 
@@ -102,7 +102,7 @@ impl<'s> Network<'s> {
         variables: &dyn Variables,
     ) -> Result<Graph> {
         let outputs = wanted(&self.net)?;
-        self.unroll(outputs.as_deref().unwrap_or_default(), variables);
+        self.unroll(outputs.as_deref().unwrap_or_default(), variables)?;
         let outputs = match outputs {
             Some(outputs) => outputs,
             None => self.only_end(variables)?,
@@ -121,13 +121,20 @@ impl<'s> Network<'s> {
 
     /// Writes the steps of loops one after the other, where it is known how many there are. The number of one loop may
     /// follow from another's results.
-    fn unroll(&mut self, outputs: &[(String, Ref)], variables: &dyn Variables) {
+    ///
+    /// # Errors
+    /// When an output is a value of every step.
+    fn unroll(&mut self, outputs: &[(String, Ref)], variables: &dyn Variables) -> Result<()> {
         let wanted: HashSet<usize> = outputs.iter().map(|output| output.1.node).collect();
         for _ in 0..MAX_LOOPS {
             let loops = loops::find(&self.net);
             if loops.is_empty() {
-                return;
+                break;
             }
+            let repeated = outputs.iter().filter(|output| loops.iter().any(|found| found.repeats(output.1.node)));
+            Error::collect(repeated.map(|(name, _)| inside_loop(name)).collect())?;
+            let scopes = loops.iter().filter_map(|found| found.name.rsplit_once('/'));
+            self.loops.extend(scopes.map(|(scope, _)| format!("{scope}/")));
             let numbers: Vec<Ref> = loops.iter().flat_map(|found| found.numbers()).collect();
             let resolver = self.resolver();
             // The outputs as well, so that shapes go to the inputs that they were given for.
@@ -135,22 +142,21 @@ impl<'s> Network<'s> {
             let mut lowering = Lowering::new(&resolver, variables, self.inputs(&resolver), Graph::default());
             lowering.run(&values);
             let number = |value: Ref| lowering.sizes(resolver.resolve(value))?.elems.first()?.int();
-            let (mut edits, mut scopes) = (Vec::new(), Vec::new());
+            let mut edits = Vec::new();
             let mut done: Vec<&loops::Loop> = Vec::new();
             for found in &loops {
                 let steps = found.steps(number).filter(|_| !done.iter().any(|other| other.overlaps(found)));
                 if let Some(steps) = steps.and_then(|steps| found.unrolled(&self.net, steps, &wanted)) {
                     edits.extend(steps);
                     done.push(found);
-                    scopes.extend(found.name.rsplit_once('/').map(|(scope, _)| format!("{scope}/")));
                 }
             }
             if edits.is_empty() {
-                return;
+                break;
             }
             self.net = edited(std::mem::take(&mut self.net), edits);
-            self.loops.extend(scopes);
         }
+        Ok(())
     }
 
     /// Loops that the outputs need and whose number of steps is not known.
@@ -247,6 +253,11 @@ impl<'s> Network<'s> {
         graph.prune();
         Ok(())
     }
+}
+
+fn inside_loop(name: &str) -> Problem {
+    let problem = Problem::new("is inside of a loop, and has a value for every step").node(name);
+    problem.hint("Name a node behind the loop with --dstNode: one that stacks the steps, or the last state.")
 }
 
 fn named_momentum(net: &Net, average: &Average) -> Option<(String, f32)> {
