@@ -174,7 +174,8 @@ fn open_shards(
 
 /// What is wrong when tensors lie behind the end of a shard.
 fn cut_off<'e>(file: &FileBytes, entries: impl Iterator<Item = (&'e Vec<u8>, &'e Entry)>) -> Option<Problem> {
-    let spans = entries.filter(|(_, entry)| entry.slices.is_empty()).filter_map(|(key, entry)| Some((key, entry.span?)));
+    let spans =
+        entries.filter(|(_, entry)| entry.slices.is_empty()).filter_map(|(key, entry)| Some((key, entry.span?)));
     let lost: Vec<(&Vec<u8>, Span)> = spans.filter(|(_, span)| span.end > file.len()).collect();
     let (first, _) = lost.iter().min_by_key(|(_, span)| span.start)?;
     let whole = lost.iter().map(|(_, span)| span.end).max()?;
@@ -315,12 +316,17 @@ mod tests {
         assert!(error(&[header(&[])]).contains("without variables"));
         assert!(error(&[header(&[]), floats(b"w", &[2], 0, 8, &int(3, 7))]).contains("shard 7 of 1"));
         assert!(error(&[header(&[]), floats(b"w", &[3], 0, 8, &[])]).contains("shape [3] does not fit its 8 bytes"));
-        assert!(error(&[header(&[]), floats(b"w", &[5], 0, 20, &[])]).contains("tensor w (16 of 20 bytes)"));
+        assert!(
+            error(&[header(&[]), floats(b"w", &[5], 0, 20, &[])])
+                .contains("has 16 of 20 bytes: 1 tensor is cut off, beginning with w")
+        );
         assert!(error(&[header(&[]), floats(b"w", &[2], u64::MAX, 8, &[])]).contains("too large"));
         let huge = [1 << 62, 1 << 62];
         assert!(error(&[header(&[]), floats(b"w", &huge, 0, 8, &[])]).contains("does not fit"));
         let both = error(&[header(&[]), floats(b"a", &[9], 0, 8, &[]), floats(b"b", &[9], 0, 8, &[])]);
         assert!(both.contains("tensor a") && both.contains("tensor b"), "all in one run: {both}");
+        let cut = error(&[header(&[]), floats(b"a", &[9], 0, 36, &[]), floats(b"b", &[9], 36, 36, &[])]);
+        assert!(cut.contains("has 16 of 72 bytes: 2 tensors are cut off, beginning with a"), "{cut}");
     }
 
     #[test]
