@@ -197,6 +197,30 @@ fn chains_keep_their_numbers() {
 }
 
 #[test]
+fn layers_that_repeat_along_chains_are_listed_by_functions() {
+    let (mut net, mut x) = Net::new("Features", 3);
+    net.enter("features", "Sequential");
+    let mut at = 0;
+    for (number, width) in [8, 8, 16, 16, 32, 32].into_iter().enumerate() {
+        x = net.conv(&format!("features.{at}"), x, width, 3, 1);
+        x = net.bn(&format!("features.{}", at + 1), x);
+        x = net.relu(&format!("features.{}", at + 2), x);
+        at += 3;
+        if number % 2 == 1 {
+            x = net.max_pool(&format!("features.{at}"), x);
+            at += 1;
+        }
+    }
+    // Another chain has the same layers.
+    net.enter("head", "Sequential");
+    let x = net.conv("head.0", x, 64, 1, 1);
+    let x = net.bn("head.1", x);
+    let x = net.relu("head.2", x);
+    let x = net.conv("head.3", x, 10, 1, 1);
+    check("modules_lists.py", &net.generate(x).code);
+}
+
+#[test]
 fn weights_that_modules_hold_themselves() {
     let (mut net, x) = Net::new("Scaled", 4);
     net.enter("block", "ScaledConv");

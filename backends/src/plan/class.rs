@@ -10,6 +10,7 @@ use super::arguments::{Declared, arguments, is_channels};
 use super::block::{Block, Item, call_item, is_layers, member_role, signature, slots, split};
 use super::forward::{self, Body, Step};
 use super::leaf::{Leaf, MemberKind, Param};
+use super::lists::LayerList;
 use super::modules::is_torch_class;
 use super::region::{self, Child, Region, Tree};
 use super::structure;
@@ -50,6 +51,8 @@ pub struct Class {
 pub struct Program {
     /// Classes, the ones that are used before those that use them; the last is the network.
     pub classes: Vec<Class>,
+    /// Functions that list layers.
+    pub lists: Vec<LayerList>,
     /// All weights, in the order in which the network registers them.
     pub params: Vec<Param>,
 }
@@ -114,7 +117,7 @@ pub fn program(graph: &Graph, leaves: Vec<Leaf>, tree: &Tree, dialect: &Dialect)
     if !tree.exact {
         titles::tell_apart(&mut planner.classes, &planner.wishes);
     }
-    Program { classes: planner.classes, params }
+    Program { classes: planner.classes, lists: Vec::new(), params }
 }
 
 impl Planner<'_> {

@@ -10,6 +10,7 @@ mod branches;
 mod class;
 pub(crate) mod forward;
 mod leaf;
+mod lists;
 mod modules;
 mod region;
 mod scope;
@@ -25,6 +26,7 @@ use crate::python::Expr;
 pub use arguments::Declared;
 pub use class::{Class, Program};
 pub use leaf::{Functional, Leaf, Member, MemberKind, ModuleForm, Param, Spare};
+pub use lists::{LayerList, find as list_layers};
 
 /// Plans the program of a graph whose nodes are `leaves`, one for each node that is no constant and no input. Where the
 /// source has modules, `spare` are weights that nothing reads, with the modules that hold them.

@@ -62,7 +62,8 @@ pub fn generate(graph: &Graph, options: &Options) -> Result<Generated> {
     let spare = if options.inference { Vec::new() } else { spare::weights(graph) };
     let (sequential, identity) = ("nn.Sequential", "nn.Identity");
     let dialect = Dialect { sequential, identity, functional: false, holder: spare::layer };
-    let program = plan::plan(graph, leaves, spare, &dialect)?;
+    let mut program = plan::plan(graph, leaves, spare, &dialect)?;
+    plan::list_layers(&mut program, sequential);
     let code = source::render(graph, &program, options)?;
     Ok(Generated { code, params: program.params })
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::Options;
 use super::build::torch_dtype;
 use crate::docstring::results;
-use crate::plan::{Class, MemberKind, Program};
+use crate::plan::{Class, LayerList, MemberKind, Program};
 use crate::python::{Arg, Expr, Lit, comment, is_attribute, noted, signature, statement};
 
 const TEMPLATE: &str = include_str!("../../../templates/pytorch.py.tera");
@@ -49,6 +49,7 @@ pub fn render(graph: &Graph, program: &Program, options: &Options) -> Result<Str
     let mut context = tera::Context::new();
     context.insert("doc", &docstring(graph, program, options));
     context.insert("imports", &imports);
+    context.insert("lists", &program.lists.iter().map(list_text).collect::<Vec<_>>());
     context.insert("classes", &classes);
     context.insert("network", &network);
     context.insert("weights", &Lit::Str(options.weights_file.clone()).to_string());
@@ -126,6 +127,14 @@ fn row(name: &str, ctor: &Expr) -> Vec<String> {
     let add = Expr::call("self.add_module", vec![Arg::new(Expr::name(name)), Arg::new((**entry).clone())]);
     let mut lines = vec![format!("        for i in range({count}):")];
     lines.extend(statement(12, "", &add));
+    lines
+}
+
+/// A function that lists layers.
+fn list_text(list: &LayerList) -> Vec<String> {
+    let args: Vec<String> = list.args.iter().map(ToString::to_string).collect();
+    let mut lines = signature(0, &list.name, &args, " -> list[nn.Module]");
+    lines.extend(statement(4, "return ", &Expr::List(list.layers.clone())));
     lines
 }
 

@@ -50,7 +50,7 @@ pub fn program(graph: &Graph, leaves: &[Leaf], spare: Vec<Spare>, dialect: &Dial
         planner.level(&modules);
     }
     let params = planner.made.remove(&0).map(|made| made.params).unwrap_or_default();
-    Program { classes: planner.classes, params }
+    Program { classes: planner.classes, lists: Vec::new(), params }
 }
 
 /// A weight that two operators read in two ways is two constants; they are one entry of the state dict, under the name
