@@ -23,7 +23,7 @@ class ConvBN(nn.Module):
         return self.norm(self.conv(self.pad(x)))
 
 
-class ConvReLU6Y(nn.Module):
+class Mix(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(8, 8, 3, 2, groups=8)
@@ -38,7 +38,7 @@ class Model(nn.Module):
         self.stem = ConvBN(3, 8, 5, stride=2)
         self.block1_a = ConvBN(8, 8, 3, padding=1)
         self.block1_b = ConvBN(8, 8, 3, dilation=2, padding=2)
-        self.mix = ConvReLU6Y()
+        self.mix = Mix()
         self.pointwise = ConvBN(16, 12, 1)
         self.hidden = nn.Linear(144, 32)
         self.dropout = nn.Dropout(0.4)

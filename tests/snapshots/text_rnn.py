@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 
-class RnnRnnY(nn.Module):
+class MultiRnnCell(nn.Module):
     def __init__(self):
         super().__init__()
         self.cell_0 = nn.LSTM(12, 12, batch_first=True)
@@ -27,7 +27,7 @@ class Model(nn.Module):
     def __init__(self):
         super().__init__()
         self.embedding = nn.Embedding(200, 12)
-        self.rnn = RnnRnnY()
+        self.rnn = MultiRnnCell()
         self.logits = nn.Linear(24, 5)
 
     def forward(self, x: Tensor) -> Tensor:

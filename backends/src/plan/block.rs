@@ -6,6 +6,7 @@ use std::fmt::Write;
 use modelport_ir::Value;
 
 use super::leaf::{Member, MemberKind, ModuleForm, Param};
+use super::words::{is_generic, is_number};
 use crate::python::{Arg, Expr, Slot, snake_case};
 
 /// A call: a leaf, or a region that has become a class or a chain.
@@ -82,6 +83,35 @@ pub struct Block {
     pub results: Vec<Value>,
 }
 
+impl Block {
+    /// What several results are called for those who call the block: as the layers that make them, seen through
+    /// functions of one operand; `part2` where that says nothing.
+    pub fn result_names(&self) -> Vec<String> {
+        let name = |(index, value): (usize, &Value)| {
+            let name = self.result_name(*value).filter(|name| !is_generic(name) && !is_number(name));
+            let words = name.map(|name| snake_case(&name)).filter(|name| name.len() > 1);
+            words.unwrap_or_else(|| format!("part{}", index + 1))
+        };
+        self.outputs.iter().enumerate().map(name).collect()
+    }
+
+    fn result_name(&self, mut value: Value) -> Option<String> {
+        for _ in 0..self.items.len() {
+            let (item, at) = self.items.iter().find_map(|item| {
+                let at = item.results.iter().position(|result| *result == value)?;
+                Some((item, at))
+            })?;
+            let hint = item.hints.get(at).filter(|hint| !hint.starts_with("part"));
+            match (item.members.is_empty(), item.results.len(), item.operands.as_slice()) {
+                (false, 1, _) => return item.name.clone().or_else(|| hint.cloned()),
+                (true, 1, [operand]) => value = *operand,
+                _ => return hint.cloned(),
+            }
+        }
+        None
+    }
+}
+
 /// A layer with a function in front of it (`self.conv(F.pad(x, …))`) as two calls: the function may be in some of the
 /// blocks of a class only.
 pub fn split(item: Item) -> Vec<Item> {
@@ -126,7 +156,7 @@ pub fn call_item(name: String, ctor: Expr, params: Vec<Param>, block: &Block) ->
     let name = Some(name).filter(|name| !name.is_empty());
     let hints = match block.outputs.as_slice() {
         [_] => vec![name.clone().unwrap_or_else(|| role.clone())],
-        _ => Vec::new(),
+        _ => block.result_names(),
     };
     Item {
         role,

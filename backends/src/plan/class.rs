@@ -493,7 +493,9 @@ impl Planner<'_> {
         if !class.is_empty() && !is_torch_class(class) {
             return class.trim_start_matches('_').to_owned();
         }
-        if is_layers(first) && first.items.len() <= 4 && first.items.iter().any(|item| !item.members.is_empty()) {
+        let telling = first.items.iter().all(|item| !matches!(item.role.as_str(), "y" | "part" | "picked"));
+        let layered = first.items.iter().any(|item| !item.members.is_empty());
+        if is_layers(first) && first.items.len() <= 4 && layered && telling {
             if let Some("SeparableConv") = structure::textbook_name(self.graph, &self.nodes_of(group[0].0)) {
                 return "SeparableConv".to_owned();
             }

@@ -18,7 +18,7 @@ def conv_bn(x, filters, kernel_size, strides=1, dilation=1, *, name):
     return layers.BatchNormalization(name=f"{name}_norm")(x)
 
 
-def conv_relu6_y(x, y, name):
+def mix(x, y, name):
     """[N, 12, 15, 8], [N, 6, 8, 8] to [N, 6, 8, 16]."""
     x = layers.DepthwiseConv2D(3, 2, padding="same", name=f"{name}_conv")(x)
     return layers.Concatenate()([layers.ReLU(6.0)(x), y])
@@ -34,7 +34,7 @@ def build() -> keras.Model:
     block1 = conv_bn(block1, 8, 3, dilation=2, name="block1_b")
     x = layers.Add()([x, layers.ReLU()(block1)])
     y = layers.MaxPooling2D(3, 2, padding="same")(x)
-    x = conv_relu6_y(x, y, name="mix")
+    x = mix(x, y, name="mix")
     x = conv_bn(x, 12, 1, name="pointwise")
     x = layers.Flatten()(layers.AveragePooling2D(2)(layers.ReLU()(x)))
     x = layers.Dense(32, activation="relu", name="hidden")(x)

@@ -11,7 +11,7 @@ import keras
 from keras import layers
 
 
-def rnn_rnn_y(x, name):
+def multi_rnn_cell(x, name):
     """[N, 20, 12] to [N, 20, 12], [N, 12]."""
     x = layers.LSTM(12, return_sequences=True, name=f"{name}_cell_0")(x)
     x = layers.LSTM(12, return_sequences=True, return_state=True, name=f"{name}_cell_1")(x)
@@ -22,7 +22,7 @@ def build() -> keras.Model:
     """The network, with new weights."""
     inputs = x = keras.Input((20,), dtype="int32", name="input")
     x = layers.Embedding(200, 12, name="embedding")(x)
-    part1, part2 = rnn_rnn_y(x, name="rnn")
+    part1, part2 = multi_rnn_cell(x, name="rnn")
     x = layers.Concatenate()([part2, layers.GlobalAveragePooling1D()(part1)])
     return keras.Model(inputs, layers.Dense(5, name="logits")(x), name="model2")
 

@@ -280,7 +280,10 @@ impl Planner<'_> {
             }
             Part::Module(module) => {
                 let name = self.tree.modules[module].name.clone();
-                let hints = if results.len() == 1 { vec![name.clone()] } else { Vec::new() };
+                let hints = match results.len() {
+                    1 => vec![name.clone()],
+                    _ => self.results.get(&module).cloned().unwrap_or_default(),
+                };
                 (vec![Reference::Module(module)], self.call(module, operands.len()), hints, name)
             }
         };

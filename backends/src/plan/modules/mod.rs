@@ -43,6 +43,7 @@ pub fn program(graph: &Graph, leaves: &[Leaf], spare: Vec<Spare>, dialect: &Dial
         made: HashMap::new(),
         lists: HashMap::new(),
         inputs: HashMap::new(),
+        results: HashMap::new(),
     };
     let root = planner.class_name(0);
     planner.namer.take(&root);
@@ -112,6 +113,8 @@ struct Planner<'a> {
     lists: HashMap<usize, (usize, usize)>,
     /// What enters modules, in the order in which their classes take it, where that is not the order of first use.
     inputs: HashMap<usize, Vec<Value>>,
+    /// What several results of modules are called.
+    results: HashMap<usize, Vec<String>>,
 }
 
 impl Planner<'_> {
@@ -343,6 +346,7 @@ impl Planner<'_> {
             };
             let params = form::in_order(members).flat_map(|(_, member)| below(member)).collect();
             self.made.insert(form.module, Made { ctor, params });
+            self.results.insert(form.module, form.block().result_names());
         }
     }
 
