@@ -36,7 +36,7 @@ pub fn reshape(b: &mut Builder<'_>) -> Built {
             return Ok(expr);
         }
     }
-    if let Some(expr) = unflatten(&x, &from, &to) {
+    if let Some(expr) = unflatten(&x, &from, &to).or_else(|| flatten(&x, &from, &to)) {
         return Ok(expr);
     }
     let open: Vec<usize> = (0..to.rank()).filter(|&i| to[i].known().is_none()).collect();
@@ -72,6 +72,21 @@ fn unflatten(x: &Expr, from: &Shape, to: &Shape) -> Option<Expr> {
     let sizes: Option<Vec<usize>> = to[head..to.rank() - tail].iter().map(Dim::known).collect();
     let sizes = Expr::slot("sizes", Lit::tuple(&sizes?));
     Some(x.clone().method("unflatten", vec![Arg::new(Expr::int("dim", head)), Arg::new(sizes)]))
+}
+
+/// Several axes become one, those behind them stay: `x.flatten(1, 2)`.
+fn flatten(x: &Expr, from: &Shape, to: &Shape) -> Option<Expr> {
+    if from.rank() <= to.rank() || to.rank() == 0 {
+        return None;
+    }
+    let same = from.iter().zip(to.iter()).take_while(|(a, b)| a == b && **a != Dim::Unknown).count();
+    let head = same.min(to.rank() - 1);
+    let end = from.rank() - (to.rank() - head - 1);
+    if from[end..] != to[head + 1..] || from[end..].contains(&Dim::Unknown) {
+        return None;
+    }
+    let axes = [head, end - 1].map(|axis| Arg::new(Expr::int("dim", axis)));
+    Some(x.clone().method("flatten", axes.into()))
 }
 
 /// `x.transpose(…)` for two axes, else `x.permute(…)`.

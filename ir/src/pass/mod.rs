@@ -21,6 +21,7 @@ pub mod fuse_moments;
 pub mod fuse_recurrent;
 pub mod fuse_softmax;
 pub mod join_directions;
+pub mod join_groups;
 pub mod lower_rank;
 pub mod merge_equal;
 mod pattern;
@@ -120,6 +121,12 @@ pub const NORMALIZE: &[Pass] = &[
         reason: "a layer's bias belongs to the layer",
         after: &["fold_constants", "fuse_dense"],
         run: absorb_bias::run,
+    },
+    Pass {
+        name: "join_groups",
+        reason: "equal convolutions of parts of the channels are one of groups",
+        after: &["fuse_activations", "absorb_bias"],
+        run: join_groups::run,
     },
     Pass {
         name: "fuse_recurrent",
