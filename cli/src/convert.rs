@@ -168,7 +168,8 @@ impl Files {
         let source = report.sources.first().cloned().unwrap_or_default();
         let from_source = |error: Error| error.in_file(&source);
         let nodes = graph.ids().into_iter().map(|id| graph.node(id).name.clone());
-        let named: HashSet<String> = nodes.chain(graph.spare.keys().cloned()).collect();
+        let parts = graph.weight_norms.values().flat_map(|norm| [norm.length.key.clone(), norm.direction.key.clone()]);
+        let named: HashSet<String> = nodes.chain(graph.spare.keys().cloned()).chain(parts).collect();
         if conversion.inference {
             ui.stage("fold", None, |_| pass::run(&mut graph, pass::FOR_INFERENCE)).map_err(from_source)?;
         }

@@ -14,6 +14,7 @@ use crate::diagnostic::{Error, Problem, Result};
 use crate::op::Op;
 use crate::shape::Shape;
 use crate::tensor::{DType, Tensor};
+use crate::weight_norm::WeightNorm;
 
 /// A node of one graph.
 pub type NodeId = NodeIndex<u32>;
@@ -95,6 +96,8 @@ pub struct Graph {
     pub modules: BTreeMap<String, String>,
     /// Weights of the source that no output needs, by state-dict key: of heads that only train.
     pub spare: BTreeMap<String, Tensor>,
+    /// How the source makes weights that its state dict does not have itself, by the key that each would have there.
+    pub weight_norms: BTreeMap<String, WeightNorm>,
     nodes: StableDiGraph<Node, Edge, u32>,
     names: HashMap<String, NodeId>,
     next: u64,

@@ -15,6 +15,7 @@ pub mod pickle;
 pub mod shape;
 pub mod tensor;
 pub mod validate;
+pub mod weight_norm;
 
 pub use diagnostic::{Error, Problem, Result};
 pub use graph::{Graph, Node, NodeId, Port, Value, ValueInfo};
@@ -22,3 +23,4 @@ pub use layout::Layout;
 pub use op::Op;
 pub use shape::{Dim, Shape};
 pub use tensor::{DType, Tensor};
+pub use weight_norm::WeightNorm;

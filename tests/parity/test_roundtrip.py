@@ -278,3 +278,73 @@ def test_networks_compute_in_the_type_of_their_weights(kind, dtype, tmp_path):
     assert all(a.dtype == b.dtype for a, b in zip(twin.parameters(), model.parameters(), strict=True))
     with torch.no_grad():
         assert torch.equal(twin(x), model(x))
+
+
+class TemporalBlock(nn.Module):
+    """Its convolutions are held twice: by name and in a chain."""
+
+    def __init__(self, width_in, width, dilation, norm):
+        super().__init__()
+        self.conv1 = norm(nn.Conv1d(width_in, width, 3, padding=2 * dilation, dilation=dilation))
+        self.conv2 = norm(nn.Conv1d(width, width, 3, padding=2 * dilation, dilation=dilation))
+        self.relu = nn.ReLU()
+        self.pad = 2 * dilation
+        self.net = nn.ModuleList([self.conv1, self.conv2])
+        self.downsample = nn.Conv1d(width_in, width, 1) if width_in != width else None
+
+    def forward(self, x):
+        y = x
+        for conv in self.net:
+            y = self.relu(conv(y)[:, :, : -self.pad])
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Tcn(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.blocks = nn.Sequential(*[TemporalBlock(3 if i == 0 else 8, 8, 2**i, norm) for i in range(3)])
+        self.up = norm(nn.ConvTranspose1d(8, 6, 4, 2, 1), dim=1)
+        self.head = norm(nn.Linear(6, 4))
+
+    def forward(self, x):
+        return self.head(self.up(self.blocks(x)).mean(2))
+
+
+@pytest.mark.parametrize("norm", ["weight_norm", "parametrized"])
+@pytest.mark.parametrize("source", ["program", "trace"])
+def test_weight_norm_keeps_its_keys(source, norm, tmp_path):
+    torch.manual_seed(3)
+    norms = {"weight_norm": nn.utils.weight_norm, "parametrized": nn.utils.parametrizations.weight_norm}
+    with torch.no_grad():
+        model = randomize(Tcn(norms[norm]))
+    x = torch.randn(3, 3, 16)
+    if source == "program":
+        program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("N", min=1, max=64)},))
+        torch.export.save(program, tmp_path / "net.pt2")
+    else:
+        torch.jit.trace(model, x).save(tmp_path / "net.pt2")
+    modelport(
+        "convert",
+        "-sf",
+        "pytorch",
+        "-in",
+        tmp_path / "net.pt2",
+        "-df",
+        "pytorch",
+        "-om",
+        tmp_path / "out.pth",
+        "--inputShape",
+        "3,16",
+    )
+    twin = import_file(tmp_path / "out.py").load(str(tmp_path / "out.pth"))
+    for size in (1, 3):
+        with torch.no_grad():
+            want, got = model(x[:size]), twin(x[:size])
+        assert (got - want).abs().max() <= TOLERANCE * want.abs().max()
+    assert sorted(twin.state_dict()) == sorted(model.state_dict())
+    # Other weights go in as they are.
+    with torch.no_grad():
+        other = randomize(Tcn(norms[norm]))
+        twin.load_state_dict(other.state_dict())
+        want, got = other(x), twin(x)
+    assert (got - want).abs().max() <= TOLERANCE * want.abs().max()

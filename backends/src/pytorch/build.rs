@@ -3,6 +3,7 @@
 use modelport_ir::op::Op;
 use modelport_ir::{DType, Graph, NodeId, Problem, Shape, Tensor, Value};
 
+use super::weight_norm;
 use crate::plan::{Leaf, Member, MemberKind, ModuleForm, Param};
 use crate::python::{Arg, Expr, Lit, snake_case};
 
@@ -164,6 +165,7 @@ impl<'a> Builder<'a> {
     /// A layer: a module called with the value in slot 0, which is also its form in a chain.
     pub fn layer(&mut self, role: &str, ctor: Expr, params: Vec<Param>) -> Built {
         let x = self.tensor(0)?;
+        let (ctor, params) = weight_norm::layer(self.graph, ctor, params);
         self.modules = Some(vec![ModuleForm { ctor: ctor.clone(), params: params.clone() }]);
         let member = self.module(role, ctor, params);
         Ok(Expr::Call(Box::new(member), vec![Arg::new(x)]))

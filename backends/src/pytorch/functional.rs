@@ -5,12 +5,16 @@ use modelport_ir::op::Op;
 use modelport_ir::{Graph, NodeId};
 
 use super::build::zeros;
+use super::weight_norm;
 use crate::plan::{Functional, Leaf, Member, MemberKind, Param};
 use crate::python::{Arg, Expr, Lit};
 
 /// The functional form of a leaf that is one module with weights.
 pub fn form(graph: &Graph, node: NodeId, leaf: &Leaf) -> Option<Functional> {
-    let [Member { kind: MemberKind::Module, params, .. }] = leaf.members.as_slice() else { return None };
+    let [Member { kind: MemberKind::Module, params, ctor, .. }] = leaf.members.as_slice() else { return None };
+    if weight_norm::is_normed(ctor) {
+        return None;
+    }
     let params: Vec<&Param> = params.iter().filter(|param| !param.source.is_empty()).collect();
     let weight = |key: &str| match params.iter().position(|param| param.key == key) {
         Some(index) => Expr::Member(index),

@@ -9,6 +9,7 @@ mod shapes;
 mod source;
 mod spare;
 mod spatial;
+mod weight_norm;
 
 use modelport_ir::op::Op;
 use modelport_ir::{Error, Graph, NodeId, Problem, Result};

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::Options;
 use super::build::torch_dtype;
+use super::weight_norm;
 use crate::docstring::results;
 use crate::plan::{Class, LayerList, MemberKind, Program};
 use crate::python::{Arg, Expr, Lit, comment, is_attribute, noted, signature, statement};
@@ -45,6 +46,9 @@ pub fn render(graph: &Graph, program: &Program, options: &Options) -> Result<Str
         imports.splice(0..0, ["from collections import OrderedDict".to_owned(), String::new()]);
     }
     imports.push("from torch import Tensor, nn".to_owned());
+    if uses(&format!("{}(", weight_norm::CURRENT)) {
+        imports.push(format!("from torch.nn.utils.parametrizations import {}", weight_norm::CURRENT));
+    }
 
     let mut context = tera::Context::new();
     context.insert("doc", &docstring(graph, program, options));

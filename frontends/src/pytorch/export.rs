@@ -259,7 +259,8 @@ impl Reader<'_> {
         };
         run.modules();
         run.lower.entries(self.tensors.iter().map(|(key, tensor)| (key.clone(), tensor.clone())));
-        run.ties();
+        let tensors = run.reader.tensors.iter().map(|(key, tensor)| (key.as_str(), tensor));
+        run.lower.tie(tensors);
         run.inputs()?;
         let mut problems = Vec::new();
         for node in &self.program.graph_module.graph.nodes {
@@ -298,23 +299,6 @@ impl Run<'_> {
             for (path, class) in program::modules(stack) {
                 if path.is_empty() { self.lower.root(&class) } else { self.lower.module(&path, &class) }
             }
-        }
-    }
-
-    /// Finds parameters that are one tensor.
-    fn ties(&mut self) {
-        let mut rest: Vec<(&str, &Tensor)> =
-            self.reader.tensors.iter().map(|(key, tensor)| (key.as_str(), tensor)).collect();
-        while let Some((key, tensor)) = rest.pop() {
-            if tensor.numel() < 2 {
-                continue;
-            }
-            let (same, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(_, other)| other.is_same(tensor));
-            if !same.is_empty() {
-                let keys: Vec<&str> = same.iter().map(|(key, _)| *key).chain([key]).collect();
-                self.lower.tie(&keys);
-            }
-            rest = others;
         }
     }
 

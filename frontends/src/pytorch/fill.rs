@@ -49,6 +49,7 @@ pub fn fill<'a>(
 /// # Errors
 /// As [`fill`].
 pub fn fill_graph(graph: &mut Graph, state: &StateDict, path: &Path) -> Result<()> {
+    let is_made = |graph: &Graph, id: NodeId| graph.weight_norms.contains_key(&graph.node(id).name);
     let named: Vec<(NodeId, String, Vec<usize>, Tensor)> = graph
         .ids()
         .into_iter()
@@ -58,17 +59,34 @@ pub fn fill_graph(graph: &mut Graph, state: &StateDict, path: &Path) -> Result<(
             let is_parameter = constant.trainable || order.is_some();
             let order = order.unwrap_or_else(|| (0..constant.tensor.rank()).collect());
             let tensor = constant.tensor.permuted(&inverse(&order)).ok()?;
-            is_parameter.then(|| (id, graph.node(id).name.clone(), order, tensor))
+            (is_parameter && !is_made(graph, id)).then(|| (id, graph.node(id).name.clone(), order, tensor))
         })
         .collect();
     let mut tensors: Vec<Tensor> = named.iter().map(|(.., tensor)| tensor.clone()).collect();
     let read = named.iter().map(|(_, name, ..)| name.as_str()).zip(&mut tensors);
     let spare = graph.spare.iter_mut().map(|(key, tensor)| (key.as_str(), tensor));
-    fill(read.chain(spare), state, path)?;
+    let parts = graph.weight_norms.values_mut().flat_map(|norm| [&mut norm.length, &mut norm.direction]);
+    let parts = parts.map(|entry| (entry.key.as_str(), &mut entry.tensor));
+    fill(read.chain(spare).chain(parts), state, path)?;
     for ((id, _, order, _), tensor) in named.into_iter().zip(tensors) {
         let tensor = tensor.permuted(&order).map_err(Error::new)?;
         if let Op::Constant(constant) = graph.op_mut(id) {
             constant.tensor = tensor;
+        }
+    }
+    let made: Vec<(NodeId, Tensor)> = graph
+        .ids()
+        .into_iter()
+        .filter_map(|id| Some((id, graph.weight_norms.get(&graph.node(id).name)?)))
+        .map(|(id, norm)| {
+            let weight = norm.weight()?;
+            let order = order(graph, id, weight.rank()).unwrap_or_else(|| (0..weight.rank()).collect());
+            Ok((id, weight.permuted(&order).map_err(Error::new)?))
+        })
+        .collect::<Result<_>>()?;
+    for (id, weight) in made {
+        if let Op::Constant(constant) = graph.op_mut(id) {
+            constant.tensor = weight;
         }
     }
     graph.refresh()

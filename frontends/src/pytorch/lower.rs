@@ -8,7 +8,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use modelport_ir::{DType, Dim, Error, Graph, Op, Problem, Result, Shape, Tensor, Value, op, pass};
+use modelport_ir::weight_norm::Entry;
+use modelport_ir::{DType, Dim, Error, Graph, Op, Problem, Result, Shape, Tensor, Value, WeightNorm, op, pass};
 
 use super::arg::{Arg, Weight};
 use super::ops::{self, Call};
@@ -33,6 +34,8 @@ pub struct Lower {
     entries: Vec<(String, Tensor)>,
     /// Other keys of the same weight.
     tied: HashMap<Arc<str>, Vec<Arc<str>>>,
+    /// Weights that were made of others, by the keys that they would have.
+    made: HashMap<String, Tensor>,
     /// Constants in the graph, by name.
     constants: HashMap<Arc<str>, Vec<Value>>,
     /// What took the place of a value that was changed in place.
@@ -112,15 +115,58 @@ impl Lower {
         Weight { name: key.into(), tensor, trainable: false }.into()
     }
 
+    /// The weight that is kept as a length and a direction, under the key that it would have itself; `None` when the
+    /// keys are not those that PyTorch's functions give.
+    ///
+    /// # Errors
+    /// When the two do not fit each other.
+    pub fn weight_norm(&mut self, norm: WeightNorm) -> Result<Option<Arg>> {
+        let Some(key) = norm.key() else { return Ok(None) };
+        let tensor = match self.made.get(&key) {
+            Some(tensor) => tensor.clone(),
+            None => norm.weight()?,
+        };
+        self.made.insert(key.clone(), tensor.clone());
+        let weight = self.parameter(&key, tensor);
+        // A module under two names has the weight under both.
+        let keys = |entry: &Entry| match self.tied.get(entry.key.as_str()) {
+            Some(keys) => keys.clone(),
+            None => vec![entry.key.as_str().into()],
+        };
+        let (lengths, directions) = (keys(&norm.length), keys(&norm.direction));
+        let entry = |key: &Arc<str>, of: &Entry| Entry { key: key.to_string(), tensor: of.tensor.clone() };
+        let mut tied: Vec<Arc<str>> = Vec::new();
+        for (length, direction) in lengths.iter().flat_map(|length| directions.iter().map(move |other| (length, other)))
+        {
+            let (length, direction) = (entry(length, &norm.length), entry(direction, &norm.direction));
+            let norm = WeightNorm { axis: norm.axis, length, direction };
+            if let Some(key) = norm.key() {
+                tied.push(key.as_str().into());
+                self.graph.weight_norms.insert(key, norm);
+            }
+        }
+        self.tied.extend(tied.iter().map(|key| (key.clone(), tied.clone())));
+        Ok(Some(weight))
+    }
+
     /// Says what the state dict has, for those entries that no output will need.
     pub fn entries(&mut self, entries: impl IntoIterator<Item = (String, Tensor)>) {
         self.entries = entries.into_iter().collect();
     }
 
-    /// Says that these keys of the state dict are one weight. Each module computes with its own key.
-    pub fn tie(&mut self, keys: &[&str]) {
-        for key in keys {
-            self.tied.insert((*key).into(), keys.iter().map(|key| (*key).into()).collect());
+    /// Finds keys of the state dict that are one weight. Each module computes with its own key.
+    pub fn tie<'a>(&mut self, entries: impl IntoIterator<Item = (&'a str, &'a Tensor)>) {
+        let mut rest: Vec<(&str, &Tensor)> = entries.into_iter().collect();
+        while let Some((key, tensor)) = rest.pop() {
+            if tensor.numel() == 0 {
+                continue;
+            }
+            let (same, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(_, other)| other.is_same(tensor));
+            if !same.is_empty() {
+                let keys: Vec<Arc<str>> = same.iter().map(|(key, _)| *key).chain([key]).map(Arc::from).collect();
+                self.tied.extend(keys.iter().map(|key| (key.clone(), keys.clone())));
+            }
+            rest = others;
         }
     }
 
@@ -141,8 +187,11 @@ impl Lower {
     /// Those of the passes.
     pub fn finish(mut self) -> Result<Graph> {
         self.graph.prune();
+        let mut norms = std::mem::take(&mut self.graph.weight_norms);
+        norms.retain(|key, _| self.graph.find(key).is_some());
+        let parts = norms.values().flat_map(|norm| [norm.length.key.as_str(), norm.direction.key.as_str()]);
         let read: HashSet<&str> =
-            self.constants.keys().map(|key| &**key).filter(|key| self.graph.find(key).is_some()).collect();
+            self.constants.keys().map(|key| &**key).filter(|key| self.graph.find(key).is_some()).chain(parts).collect();
         // The counters of norms that are used are made with these.
         let counts = |key: &str| {
             key.strip_suffix("num_batches_tracked")
@@ -150,6 +199,7 @@ impl Lower {
         };
         let spare = self.entries.iter().filter(|(key, _)| !read.contains(key.as_str()) && !counts(key));
         self.graph.spare = spare.cloned().collect();
+        self.graph.weight_norms = norms;
         pass::run(&mut self.graph, pass::NORMALIZE)?;
         self.graph.prune();
         Ok(self.graph)
@@ -212,10 +262,15 @@ impl Lower {
         }
     }
 
-    /// A tied weight under the key that the current module has for it.
+    /// A tied weight under the key that the current module has for it, or else the nearest of those around it.
     fn own_key(&self, weight: &Weight) -> Weight {
-        let own = |key: &&Arc<str>| key.rsplit_once('.').map_or("", |(module, _)| module) == self.path();
-        let key = self.tied.get(&weight.name).and_then(|keys| keys.iter().find(own));
+        let depth = |key: &&Arc<str>| {
+            let (module, _) = key.rsplit_once('.')?;
+            let rest = self.path().strip_prefix(module)?;
+            (rest.is_empty() || rest.starts_with('.')).then_some(module.len())
+        };
+        let keys = self.tied.get(&weight.name).into_iter().flatten();
+        let key = keys.filter(|key| depth(key).is_some()).max_by_key(depth);
         Weight { name: key.unwrap_or(&weight.name).clone(), ..weight.clone() }
     }
 

@@ -151,6 +151,9 @@ impl Header {
     const MODULES: &str = "_modules";
     /// Keys of weights that nothing reads, each a weight [`VALUE`] of its own.
     const SPARE: &str = "_spare";
+    /// Four texts for each weight that is kept as length and direction: its key, the axis of the lengths (or nothing),
+    /// and the keys of the two, each a weight [`VALUE`] of its own.
+    const WEIGHT_NORMS: &str = "_weight_norms";
     /// Places among all nodes of the stored constants, when these do not come right before their first nodes.
     const POSITIONS: &str = "_positions";
 }

@@ -12,6 +12,7 @@ use crate::graph::{Graph, NodeId, Port, Value, ValueInfo};
 use crate::npy::Weights;
 use crate::op::{Op, Slot, SlotKind};
 use crate::tensor::{DType, Tensor, numel};
+use crate::weight_norm::{Entry, WeightNorm};
 
 /// Builds the graph of a file in `graph`, which has its name and source already, in case the file does not say them.
 ///
@@ -393,6 +394,21 @@ impl Loader<'_> {
             match self.tensor(&key, VALUE) {
                 Some(tensor) => drop(self.graph.spare.insert(key, tensor)),
                 None => self.problems.push(self.missing(&[VALUE]).node(key)),
+            }
+        }
+
+        for norm in list(Header::WEIGHT_NORMS)?.chunks_exact(4) {
+            let [key, axis, length, direction] = norm else { continue };
+            let mut entry = |key: &String| match self.tensor(key, VALUE) {
+                Some(tensor) => Some(Entry { key: key.clone(), tensor }),
+                None => {
+                    self.problems.push(self.missing(&[VALUE]).node(key));
+                    None
+                }
+            };
+            if let (Some(length), Some(direction)) = (entry(length), entry(direction)) {
+                let norm = WeightNorm { axis: axis.parse().ok(), length, direction };
+                self.graph.weight_norms.insert(key.clone(), norm);
             }
         }
 

@@ -9,6 +9,7 @@ use crate::layout::Layout;
 use crate::op::*;
 use crate::shape::{Dim, Shape};
 use crate::tensor::{DType, Tensor};
+use crate::weight_norm::{Entry, WeightNorm};
 
 /// What a graph is, in words that can be compared: everything but the numbers of its nodes.
 fn describe(graph: &Graph) -> Vec<String> {
@@ -20,6 +21,10 @@ fn describe(graph: &Graph) -> Vec<String> {
     lines.push(format!("{:?}", graph.modules));
     let spare = graph.spare.iter();
     lines.extend(spare.map(|(key, tensor)| format!("{key} {:?} {:?}", tensor.shape(), tensor.to_f64().unwrap())));
+    lines.extend(graph.weight_norms.iter().map(|(key, norm)| {
+        let [length, direction] = [&norm.length, &norm.direction].map(|e| (&e.key, e.tensor.to_f64().unwrap()));
+        format!("{key} {:?} {length:?} {direction:?}", norm.axis)
+    }));
     for id in graph.ids() {
         let node = graph.node(id);
         let inputs: Vec<_> = graph.inputs_of(id).into_iter().map(|value| value.map(reference)).collect();
@@ -75,6 +80,13 @@ fn every_operator_survives() {
     let modules = [("", "Net"), ("layer1", "Sequential"), ("layer1.a=b", "Conv2d")];
     graph.modules = modules.map(|(path, class)| (path.to_owned(), class.to_owned())).into();
     graph.spare.insert("aux.weight".to_owned(), Tensor::from_f32(&[2, 1], &[0.5, -1.0]));
+    let entry =
+        |key: &str, shape: &[usize]| Entry { key: key.to_owned(), tensor: Tensor::from_f32(shape, &[1.5, 2.5]) };
+    for (path, axis) in [("a", Some(1)), ("b", None)] {
+        let (length, direction) =
+            (entry(&format!("{path}.weight_g"), &[1, 2]), entry(&format!("{path}.weight_v"), &[1, 2]));
+        graph.weight_norms.insert(format!("{path}.weight"), WeightNorm { axis, length, direction });
+    }
     assert_same(&graph, &round_trip(&graph));
 }
 

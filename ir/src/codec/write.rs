@@ -44,6 +44,9 @@ pub(crate) fn to_files(graph: &Graph) -> Result<(GraphDef, Weights)> {
     for (key, tensor) in &graph.spare {
         writer.insert(key, VALUE, tensor.clone());
     }
+    for entry in graph.weight_norms.values().flat_map(|norm| [&norm.length, &norm.direction]) {
+        writer.insert(&entry.key, VALUE, entry.tensor.clone());
+    }
     let header = writer.header(if in_order { Vec::new() } else { positions });
     defs.insert(0, header);
     Error::collect(writer.problems)?;
@@ -178,6 +181,13 @@ impl Writer<'_> {
         }
         if !graph.spare.is_empty() {
             set(Header::SPARE, graph.spare.keys().cloned().collect::<Vec<_>>().into());
+        }
+        if !graph.weight_norms.is_empty() {
+            let norms = graph.weight_norms.iter().flat_map(|(key, norm)| {
+                let axis = norm.axis.map_or(String::new(), |axis| axis.to_string());
+                [key.clone(), axis, norm.length.key.clone(), norm.direction.key.clone()]
+            });
+            set(Header::WEIGHT_NORMS, norms.collect::<Vec<_>>().into());
         }
         if !positions.is_empty() {
             set(Header::POSITIONS, positions.into());

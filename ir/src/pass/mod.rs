@@ -20,6 +20,7 @@ pub mod fuse_l2_normalize;
 pub mod fuse_moments;
 pub mod fuse_recurrent;
 pub mod fuse_softmax;
+pub mod fuse_weight_norm;
 pub mod join_directions;
 pub mod join_groups;
 pub mod lower_rank;
@@ -73,6 +74,12 @@ pub const NORMALIZE: &[Pass] = &[
         reason: "random numbers have no place at inference, and nobody translates them",
         after: &["fold_scalars", "remove_noops"],
         run: remove_dropout::run,
+    },
+    Pass {
+        name: "fuse_weight_norm",
+        reason: "what a layer takes is a weight, whatever the source makes it of",
+        after: &["merge_equal"],
+        run: fuse_weight_norm::run,
     },
     Pass {
         name: "fuse_batch_norm",
@@ -175,6 +182,12 @@ pub const NORMALIZE: &[Pass] = &[
 
 /// The passes that make a normalised graph faster to run, and no longer fit to be trained.
 pub const FOR_INFERENCE: &[Pass] = &[
+    Pass {
+        name: "forget_weight_norm",
+        reason: "a weight that is never trained need not be made again for every call",
+        after: &[],
+        run: fuse_weight_norm::forget,
+    },
     Pass { name: "drop_dropout", reason: "it does nothing at inference", after: &[], run: drop_dropout::run },
     Pass {
         name: "fold_batch_norm",

@@ -380,17 +380,33 @@ impl Planner<'_> {
         for (tied, key, source) in &self.tree.ties {
             let (path, name) = source.rsplit_once('.').unwrap_or(("", source));
             let Some(holder) = self.tree.modules.iter().position(|module| module.path == path) else { continue };
-            let common = self.tree.upwards(*tied).find(|&at| self.tree.is_in(holder, at)).unwrap_or(0);
-            let class = self
-                .tree
-                .upwards(common)
-                .find(|&at| at == 0 || (self.tree.is_called(at) && !self.tree.modules[at].is_chain));
-            if class == Some(module) {
+            if self.around(*tied, holder) == module {
                 let to = attribute(self.path(module, *tied), key).to_string();
                 ties.push((to, attribute(self.path(module, holder), name).to_string()));
             }
         }
+        for &(alias, of) in self.tree.aliases.iter().filter(|&&(alias, of)| self.around(alias, of) == module) {
+            ties.push((self.path(module, alias).to_string(), self.path(module, of).to_string()));
+        }
         ties
+    }
+
+    /// The innermost module with a class of its own that has both.
+    pub(super) fn around(&self, one: usize, other: usize) -> usize {
+        let tree = self.tree;
+        let mut both = tree.upwards(one).filter(|&at| tree.is_in(other, at) && at != one && at != other);
+        both.find(|&at| at == 0 || (tree.is_called(at) && !tree.modules[at].is_chain)).unwrap_or(0)
+    }
+
+    /// The weights of a module's aliases, with keys below it.
+    pub(super) fn aliased(&self, module: usize) -> Vec<Param> {
+        let key = |at: usize| below(&self.tree.modules[at].path, &self.tree.modules[module].path);
+        let mut params = Vec::new();
+        for &(alias, of) in self.tree.aliases.iter().filter(|&&(alias, of)| self.around(alias, of) == module) {
+            let made = self.made.get(&of).into_iter().flat_map(|made| &made.params);
+            params.extend(made.map(|param| param.below(key(alias))));
+        }
+        params
     }
 }
 
@@ -411,6 +427,11 @@ fn base_member(layer: &Layer) -> Member {
 
 fn module_member(name: &str, made: Made) -> Member {
     Member { kind: MemberKind::Module, role: name.to_owned(), ctor: made.ctor, params: made.params }
+}
+
+/// A path as seen from a module.
+fn below<'a>(path: &'a str, module: &str) -> &'a str {
+    path.strip_prefix(module).unwrap_or(path).trim_start_matches('.')
 }
 
 fn is_number(name: &str) -> bool {

@@ -335,7 +335,11 @@ impl Planner<'_> {
             ties: first.ties.clone(),
         });
         for (index, form) in forms.iter().enumerate() {
-            let ctor = Expr::call(&name, arguments.call(index));
+            let plain = Expr::call(&name, arguments.call(index));
+            let ctor = match &self.tree.modules[form.module].wrapper {
+                Some(wrapper) => wrapper.rewrite(&mut |e| matches!(e, Expr::Operand(_)).then(|| plain.clone())),
+                None => plain,
+            };
             let members =
                 form.items.iter().flat_map(|item| &item.members).map(|member| (member.kind, member)).collect();
             let below = |member: &Member| -> Vec<Param> {
@@ -344,7 +348,8 @@ impl Planner<'_> {
                     _ => member.params.iter().map(|param| param.below(&member.role)).collect(),
                 }
             };
-            let params = form::in_order(members).flat_map(|(_, member)| below(member)).collect();
+            let mut params: Vec<Param> = form::in_order(members).flat_map(|(_, member)| below(member)).collect();
+            params.extend(self.aliased(form.module));
             self.made.insert(form.module, Made { ctor, params });
             self.results.insert(form.module, form.block().result_names());
         }

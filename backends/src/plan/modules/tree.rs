@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use modelport_ir::{Graph, Op, Value};
+use modelport_ir::{Graph, Op, Tensor, Value};
 
 use crate::plan::leaf::{Leaf, Member, MemberKind, Param, Spare};
 use crate::python::{Arg, Expr};
@@ -24,6 +24,8 @@ pub struct Module {
     pub layer: Option<Layer>,
     /// The layer whose weights it has and that it calls with more around: its class extends that layer.
     pub base: Option<Layer>,
+    /// What is done to it when it is made: a call of `Operand(0)`.
+    pub wrapper: Option<Expr>,
     /// Weights that it holds itself.
     pub tensors: Vec<Member>,
     /// Whether it must be a chain of its children if it is to be called as a whole.
@@ -45,14 +47,15 @@ pub struct Layer {
 
 /// The layer of a leaf, and its weights.
 struct Based<'a> {
-    ctor: &'a Expr,
+    ctor: Expr,
+    wrapper: Option<Expr>,
     params: &'a [Param],
 }
 
 impl Based<'_> {
     fn is_same(&self, ctor: &Expr, params: &[Param]) -> bool {
         let sources = |params: &[Param]| params.iter().map(|param| param.source.clone()).collect::<Vec<_>>();
-        self.ctor == ctor && sources(self.params) == sources(params)
+        self.ctor == *ctor && sources(self.params) == sources(params)
     }
 }
 
@@ -96,6 +99,8 @@ pub struct Tree {
     pub homes: HashMap<Value, (usize, String)>,
     /// Weights of layers that are those of another module: module, key below it, name in the source.
     pub ties: Vec<(usize, String, String)>,
+    /// Modules that are another one: where they are, and which.
+    pub aliases: Vec<(usize, usize)>,
     by_path: HashMap<String, usize>,
 }
 
@@ -107,6 +112,7 @@ impl Tree {
             calls: Vec::new(),
             homes: HashMap::new(),
             ties: Vec::new(),
+            aliases: Vec::new(),
             by_path: HashMap::new(),
         };
         tree.module("", graph);
@@ -140,6 +146,8 @@ impl Tree {
         }
         placed.sort_by_key(|(index, _)| *index);
         tree.calls = placed.into_iter().map(|(_, call)| call).collect();
+        let spare = tree.alias(leaves, spare, graph);
+        tree.hold_tied(leaves);
         for Spare { path, tensor } in spare {
             let module = tree.module(&path, graph);
             if tree.modules[module].layer.is_none() {
@@ -216,8 +224,11 @@ impl Tree {
     fn layer_home(&self, params: &[Param]) -> Option<usize> {
         let mut home = None;
         for param in params.iter().filter(|param| !param.source.is_empty()) {
-            let (module, key) = self.holder(&param.source)?;
-            if key != param.key || home.is_some_and(|home| home != module) {
+            // Keys of parametrised weights have dots themselves.
+            let path = param.source.strip_suffix(param.key.as_str()).filter(|_| !param.source.contains('/'))?;
+            let path = if path.is_empty() { path } else { path.strip_suffix('.')? };
+            let module = *self.by_path.get(path)?;
+            if home.is_some_and(|home| home != module) {
                 return None;
             }
             home = Some(module);
@@ -225,13 +236,78 @@ impl Tree {
         home
     }
 
+    /// Finds modules that are another one under a second name, as all their weights say; gives back the others' weights.
+    fn alias(&mut self, leaves: &[Leaf], spare: Vec<Spare>, graph: &Graph) -> Vec<Spare> {
+        let key = |spare: &Spare| match spare.path.as_str() {
+            "" => spare.tensor.role.clone(),
+            path => format!("{path}.{}", spare.tensor.role),
+        };
+        let params = leaves.iter().flat_map(|leaf| &leaf.members).flat_map(|member| &member.params);
+        let known: BTreeMap<&str, &Tensor> = params.map(|param| (param.source.as_str(), &param.tensor)).collect();
+        let mut entries: BTreeMap<String, &Tensor> = BTreeMap::new();
+        for one in &spare {
+            entries.extend(one.tensor.params.first().map(|param| (key(one), &param.tensor)));
+        }
+        let mut found: Vec<(String, String)> = Vec::new();
+        for (own, tensor) in &entries {
+            if found.iter().any(|(alias, _)| below(own, alias).is_some()) {
+                continue;
+            }
+            let twins = known.iter().filter(|(_, other)| other.is_same(tensor));
+            let pairs = twins.flat_map(|(other, _)| common_ends(own, other));
+            let is_whole = |(alias, of): &(&str, &str)| {
+                let within = |path: &str| path != *of && below(of, path).is_none() && below(path, of).is_none();
+                // Norms count batches, which nothing computes with.
+                let mut inner = entries.iter().filter(|(key, _)| !key.ends_with(".num_batches_tracked"));
+                within(alias)
+                    && known.keys().all(|key| below(key, alias).is_none())
+                    && inner.all(|(key, tensor)| {
+                        below(key, alias).is_none_or(|rest| {
+                            known.get(format!("{of}.{rest}").as_str()).is_some_and(|other| other.is_same(tensor))
+                        })
+                    })
+            };
+            // The outermost.
+            if let Some((alias, of)) = pairs.filter(is_whole).min_by_key(|(alias, _)| alias.len())
+                && self.by_path.contains_key(of)
+            {
+                found.push((alias.to_owned(), of.to_owned()));
+            }
+        }
+        for (alias, of) in &found {
+            let (alias, of) = (self.module(alias, graph), self.module(of, graph));
+            self.aliases.push((alias, of));
+        }
+        let is_other = |one: &Spare| found.iter().all(|(alias, _)| below(&key(one), alias).is_none());
+        let kept = spare.iter().map(is_other).collect::<Vec<_>>();
+        spare.into_iter().zip(kept).filter(|(_, kept)| *kept).map(|(one, _)| one).collect()
+    }
+
+    /// Weights that only others' layers have are held where their keys say.
+    fn hold_tied(&mut self, leaves: &[Leaf]) {
+        let members = leaves.iter().filter_map(|leaf| leaf.functional.as_ref()).flat_map(|form| &form.members);
+        let members: HashMap<&str, &Member> =
+            members.filter_map(|member| Some((member.params.first()?.source.as_str(), member))).collect();
+        for (_, _, source) in &self.ties {
+            let Some((module, key)) = self.holder(source) else { continue };
+            let of = &self.modules[module];
+            let mut layers = of.layer.iter().chain(&of.base).flat_map(|layer| &layer.params);
+            let held = of.tensors.iter().any(|tensor| tensor.role == key) || layers.any(|param| param.key == key);
+            if let Some(&member) = members.get(source.as_str()).filter(|_| !held) {
+                let member = Member { role: key.to_owned(), ..member.clone() };
+                self.modules[module].tensors.push(member);
+            }
+        }
+    }
+
     /// Finds the modules that are one layer.
     fn layers(&mut self, graph: &Graph, leaves: &[Leaf], own: &BTreeMap<usize, Vec<usize>>) {
         let mut refused: HashSet<usize> = HashSet::new();
         let held = self.held(graph);
         for (&module, indices) in own {
-            self.modules[module].base = self.base(module, leaves, own, &held);
-            if self.modules[module].base.is_some() {
+            if let Some((base, wrapper)) = self.base(module, leaves, own, &held) {
+                self.modules[module].base = Some(base);
+                self.modules[module].wrapper = wrapper;
                 continue;
             }
             for &index in indices {
@@ -295,7 +371,7 @@ impl Tree {
         leaves: &[Leaf],
         own: &BTreeMap<usize, Vec<usize>>,
         held: &HashMap<usize, Vec<&str>>,
-    ) -> Option<Layer> {
+    ) -> Option<(Layer, Option<Expr>)> {
         let of = &self.modules[module];
         let indices = own.get(&module)?;
         let mut based = indices.iter().filter_map(|&index| self.based(module, &leaves[index]));
@@ -304,14 +380,24 @@ impl Tree {
             && !of.children.iter().any(|child| own.contains_key(child));
         let keys = held.get(&module)?;
         let is_all = keys.iter().all(|key| first.params.iter().any(|param| param.key == *key));
-        let is_one = based.all(|other| other.is_same(first.ctor, first.params));
-        (!is_alone && is_all && is_one).then(|| Layer { ctor: first.ctor.clone(), params: first.params.to_vec() })
+        let is_one = based.all(|other| other.is_same(&first.ctor, first.params));
+        let layer = Layer { ctor: first.ctor.clone(), params: first.params.to_vec() };
+        (!is_alone && is_all && is_one).then_some((layer, first.wrapper))
     }
 
     /// A leaf as a layer that has its weights from this module itself.
     fn based<'a>(&self, module: usize, leaf: &'a Leaf) -> Option<Based<'a>> {
         let [Member { kind: MemberKind::Module, ctor, params, .. }] = leaf.members.as_slice() else { return None };
-        (self.layer_home(params) == Some(module)).then_some(Based { ctor, params })
+        let (ctor, wrapper) = match ctor {
+            // A layer to which something is done.
+            Expr::Call(function, args) if args.first().is_some_and(|arg| matches!(arg.value, Expr::Call(..))) => {
+                let mut outer = args.clone();
+                let inner = std::mem::replace(&mut outer.first_mut()?.value, Expr::Operand(0));
+                (inner, Some(Expr::Call(function.clone(), outer)))
+            }
+            ctor => (ctor.clone(), None),
+        };
+        (self.layer_home(params) == Some(module)).then_some(Based { ctor, wrapper, params })
     }
 
     /// The keys of each module's weights.
@@ -319,6 +405,10 @@ impl Tree {
         let mut held: HashMap<usize, Vec<&str>> = HashMap::new();
         for id in graph.ids().into_iter().filter(|&id| graph.tensor(id.into()).is_some()) {
             let name = &graph.node(id).name;
+            // Of this the module holds the parts.
+            if graph.weight_norms.contains_key(name) {
+                continue;
+            }
             // One weight in two forms is two constants.
             let is_second = name
                 .rsplit_once('_')
@@ -499,6 +589,17 @@ impl Tree {
             self.modules[module].used = true;
         }
     }
+}
+
+/// The rest of a key below a module.
+fn below<'a>(key: &'a str, module: &str) -> Option<&'a str> {
+    key.strip_prefix(module)?.strip_prefix('.')
+}
+
+/// Where two keys may be cut so that what follows is the same: the paths before that.
+fn common_ends<'a>(a: &'a str, b: &'a str) -> Vec<(&'a str, &'a str)> {
+    let cuts = a.match_indices('.').map(|(at, _)| a.split_at(at));
+    cuts.filter_map(|(path, rest)| Some((path, b.strip_suffix(rest)?))).collect()
 }
 
 /// A leaf as one module called with one value: what makes the module, and its weights.

@@ -1,11 +1,12 @@
 //! Operators that others say: each is written as PyTorch's documentation defines it.
 
 use modelport_ir::op::ReduceKind;
+use modelport_ir::weight_norm::{Entry as Part, WeightNorm};
 use modelport_ir::{DType, Dim, Result, Tensor, Value, op};
 
 use super::activation::real;
 use super::{Call, Entry, op};
-use crate::pytorch::arg::Arg;
+use crate::pytorch::arg::{Arg, Weight};
 
 const TWO: &str = "self other";
 
@@ -187,6 +188,13 @@ fn weight_norm(call: &mut Call) -> Result<Arg> {
     let dim = call.int("dim")?;
     // All axes count when the axis is said to be -1 or none.
     let kept = if dim == -1 { None } else { Some(call.axis("dim", rank)?) };
+    if let (Some(direction), Some(length)) = (call.weight("v"), call.weight("g")) {
+        let entry = |weight: Weight| Part { key: weight.name.to_string(), tensor: weight.tensor };
+        let norm = WeightNorm { axis: kept, length: entry(length), direction: entry(direction) };
+        if let Some(weight) = call.lower.weight_norm(norm)? {
+            return Ok(weight);
+        }
+    }
     let axes: Vec<Arg> = (0..rank).filter(|&axis| Some(axis) != kept).map(Arg::from).collect();
     let norm = call.call("linalg_vector_norm", &[call.arg("v"), Arg::Float(2.0), axes.into(), true.into()])?;
     let factor = call.call("div", &[call.arg("g"), norm])?;

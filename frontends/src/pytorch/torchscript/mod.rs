@@ -87,12 +87,15 @@ fn follow(source: &Source, path: &Path, model: &Model, whole: &mut Vec<usize>, v
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     let mut lower = Lower::new(&stem, &format!("TorchScript ({file})"));
     lower.root(model::short(&root.class));
-    lower.entries(entries(model));
+    let state = entries(model);
+    lower.tie(state.iter().map(|(key, tensor)| (key.as_str(), tensor)));
+    let frozen = state.is_empty();
+    lower.entries(state);
     let args = inputs(source, model, root, (whole, volumes), &mut lower)?;
     let names = output_names(&model.program, &root.class);
     let fields = model.instances.iter().map(|instance| instance.fields.clone()).collect();
-    let (training, frozen) = (source.training, entries(model).is_empty());
-    let torch = Followed { model, lower, fields, training, frozen, inputs: args.clone(), whole: Vec::new() };
+    let torch =
+        Followed { model, lower, fields, training: source.training, frozen, inputs: args.clone(), whole: Vec::new() };
     let mut interpreter = Interpreter::new(&model.program, torch);
     let result = interpreter.method(0, "forward", args, Vec::new());
     let mut torch = interpreter.torch;

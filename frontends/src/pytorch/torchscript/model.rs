@@ -106,12 +106,12 @@ fn plain(objects: &Objects, id: Id, name: &str, trainable: bool, depth: usize) -
         return Err(format!("nests {name} too deep"));
     }
     if objects.is_tensor(id) {
-        let tensor = objects.tensor(id).map_err(|error| format!("has a tensor {name} that {error}"))?;
-        if tensor.rank() == 0 {
-            return number(&tensor);
+        let weight = weight(objects, id, name)?;
+        if weight.tensor.rank() == 0 {
+            return number(&weight.tensor);
         }
-        let trainable = trainable && tensor.dtype().is_float();
-        return Ok(Value::Tensor(Arg::Weight(Weight { name: name.into(), tensor, trainable })));
+        let trainable = trainable && weight.tensor.dtype().is_float();
+        return Ok(Value::Tensor(Arg::Weight(Weight { trainable, ..weight })));
     }
     let items = |items: &[Id]| -> Outcome<Vec<Value>> {
         items
@@ -139,6 +139,11 @@ fn plain(objects: &Objects, id: Id, name: &str, trainable: bool, depth: usize) -
         },
         _ => Value::Uninitialized,
     })
+}
+
+fn weight(objects: &Objects, id: Id, name: &str) -> Outcome<Weight> {
+    let tensor = objects.tensor(id).map_err(|error| format!("has a tensor {name} that {error}"))?;
+    Ok(Weight { name: name.into(), tensor, trainable: true })
 }
 
 fn dictionary(objects: &Objects, id: Id, name: &str, depth: usize) -> Outcome<Value> {
@@ -216,9 +221,14 @@ impl Reader<'_> {
         for (key, value) in entries {
             let Some(name) = self.objects.text(key) else { continue };
             let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            let mut value = self.value(value, &below, depth - 1)?;
+            let is_parameter = parameters.contains(&name);
+            let mut value = match self.objects.is_tensor(value) && is_parameter {
+                // Also one without axes is no number: training changes it.
+                true => Value::Tensor(Arg::Weight(weight(self.objects, value, &below)?)),
+                false => self.value(value, &below, depth - 1)?,
+            };
             if let Value::Tensor(Arg::Weight(weight)) = &mut value {
-                weight.trainable = parameters.contains(&name);
+                weight.trainable = is_parameter;
             }
             if let Some(instance) = self.instances.get_mut(number) {
                 instance.fields.insert(name, value);
