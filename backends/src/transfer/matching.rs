@@ -242,13 +242,22 @@ impl Matcher<'_> {
             };
             let pair = self.pair_of(index, partner, layer);
             let made: Vec<_> = together.into_iter().map(|parameter| (parameter, pair.make(parameter))).collect();
-            let is_whole = made.iter().all(|(_, made)| made.is_ok());
+            let mut is_whole = made.iter().all(|(_, made)| made.is_ok());
+            // Without it the layer would compute something else.
+            let surplus: Vec<&str> = pair.surplus().filter(|name| !used.contains(*name)).collect();
+            if let (true, false, Some((first, _))) = (is_whole, surplus.is_empty(), made.first()) {
+                let message = format!("is of a layer that has no place for {}", surplus.join(", "));
+                let hint = format!("to take it all the same, name its source for \"{}\" in the map", first.name);
+                self.problem(message, &first.name, Some(hint));
+                is_whole = false;
+            }
             if !is_whole {
                 // It has its match, which can't be used.
                 used.extend(partner.parameters.iter().map(|parameter| parameter.name.clone()));
             }
             for (parameter, made) in made {
                 match made {
+                    Ok(_) if !is_whole && self.is_told(&parameter.name) => {}
                     Ok(_) if !is_whole => self.plan.left_with_layer.push(parameter.name.clone()),
                     Err(Missing::Absent) => {
                         let message = format!("is a part of its layer that {} does not have", partner.name);
@@ -272,6 +281,11 @@ impl Matcher<'_> {
         let all = source.layers.iter().flat_map(|layer| &layer.parameters);
         self.plan.left_in_source = all.map(|p| p.name.clone()).filter(|name| !used.contains(name)).collect();
         self.plan
+    }
+
+    /// Whether a conflict tells of a tensor of the target.
+    fn is_told(&self, name: &str) -> bool {
+        self.plan.conflicts.iter().any(|problem| problem.node.as_deref() == Some(name))
     }
 
     fn settle(&mut self, parameter: &Parameter, made: Result<Made, Missing>, by: By, used: &mut HashSet<String>) {
@@ -332,6 +346,22 @@ impl Matcher<'_> {
 }
 
 impl Pair<'_> {
+    /// What the source adds or multiplies by, and nothing in the target is made of.
+    fn surplus(&self) -> impl Iterator<Item = &str> {
+        let made = self.target.parameters.iter().filter_map(|parameter| self.make(parameter).ok());
+        let sources: HashSet<String> = made.flat_map(|made| made.sources).collect();
+        let zero = |tensor: &Tensor| tensor.to_f64().is_ok_and(|all| all.iter().all(|x| *x == 0.0));
+        self.source.parameters.iter().filter_map(move |parameter| {
+            let neutral = match parameter.role {
+                Role::Bias | Role::RecurrentBias | Role::Beta => zero(&parameter.tensor),
+                Role::Named(_) => true,
+                _ => false,
+            };
+            let is_left = !neutral && !sources.contains(&parameter.name) && !self.is_spare(parameter);
+            is_left.then_some(parameter.name.as_str())
+        })
+    }
+
     /// Whether everything that the source has is used in the target.
     fn leaves_nothing(&self) -> bool {
         let made: HashSet<String> =

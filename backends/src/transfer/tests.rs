@@ -155,7 +155,8 @@ fn norms_without_factor_are_those_with_ones() {
     assert_eq!((values(&back, "bn.weight"), of(&back, "bn.weight").sources.len()), (vec![1.0, 1.0], 0));
     // Other factors would be lost.
     let source = torch(&[("bn.weight", &[2]), ("bn.bias", &[2]), ("bn.running_mean", &[2])]);
-    assert_eq!(plan(&source, &target, &Options::default()).left_in_source, ["bn.weight"]);
+    let plan = plan(&source, &target, &Options::default());
+    assert!(plan.matches.is_empty() && plan.conflicts[0].to_string().contains("no place for bn.weight"), "{plan:?}");
 }
 
 #[test]
@@ -188,4 +189,24 @@ fn a_layer_is_taken_whole_or_not_at_all() {
     let some = plan(&source, &target, &Options { map, by_order: false });
     let taken: Vec<&str> = some.matches.iter().map(|found| found.target.as_str()).collect();
     assert_eq!(taken, ["a/bias", "b/kernel"]);
+}
+
+#[test]
+fn a_bias_without_a_place_is_a_conflict() {
+    let source = torch(&[("a.weight", &[4, 3, 3, 3]), ("a.bias", &[4]), ("b.weight", &[4, 2])]);
+    let target =
+        keras(&[("a", Some("conv2d"), &[("kernel", &[3, 3, 3, 4])]), ("b", Some("dense"), &[("kernel", &[2, 4])])]);
+    let plan_of = |map: &str| {
+        let map = Map::parse(map).unwrap();
+        plan(&source, &target, &Options { map, by_order: false })
+    };
+    let without = plan_of("{}");
+    let [conflict] = without.conflicts.as_slice() else { panic!("{without:?}") };
+    assert_eq!(conflict.node.as_deref(), Some("a/kernel"));
+    assert!(conflict.to_string().contains("no place for a.bias"), "{conflict}");
+    let taken: Vec<&str> = without.matches.iter().map(|found| found.target.as_str()).collect();
+    assert_eq!(taken, ["b/kernel"]);
+    // Who names the tensor takes it.
+    let named = plan_of(r#"{"a/kernel": "a.weight"}"#);
+    assert_eq!((named.conflicts.len(), named.matches.len()), (0, 2), "{named:?}");
 }
