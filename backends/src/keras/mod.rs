@@ -15,6 +15,7 @@ mod pooling;
 mod prepare;
 pub mod read;
 mod recurrent;
+mod scatter;
 mod shapes;
 mod source;
 mod trace;
@@ -177,7 +178,7 @@ fn expression(b: &mut Builder<'_>, op: &Op) -> std::result::Result<(String, Expr
             false => named("picked", s::gather(b, op)),
         },
         Op::GatherNd(_) => named("picked", s::gather_nd(b)),
-        Op::Scatter(op) => named("written", s::scatter(b, op)),
+        Op::Scatter(op) => named("written", scatter::scatter(b, op)),
         Op::OneHot(op) => named("one_hot", s::one_hot(b, op)),
         Op::Reverse(op) => named("y", s::reverse(b, op)),
         Op::Resize(op) => named("resized", s::resize(b, op)),

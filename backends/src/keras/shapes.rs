@@ -2,7 +2,7 @@
 
 use modelport_ir::op::{
     Binary, Coordinates, DepthToSpace, Fill, Gather, OneHot, Op, Pad, PadMode, Range, Resize, ResizeMode, Reverse,
-    Scatter, Slice, SpaceToDepth, Split, Tile,
+    Slice, SpaceToDepth, Split, Tile,
 };
 use modelport_ir::{DType, Dim, Shape, Tensor, Value};
 
@@ -465,71 +465,6 @@ pub fn gather_nd(b: &mut Builder<'_>) -> Built {
     let x = if depth > 1 { reshaped(x, Lit::Tuple(flat)) } else { x };
     let position = position.unwrap_or(Expr::slot("index", Lit::Int(0)));
     Ok(Expr::call("ops.take", vec![Arg::new(x), Arg::new(position), axis(&[0])]))
-}
-
-/// Slices are written as rows, where rows come first; elements where a comparison of places says so.
-pub fn scatter(b: &mut Builder<'_>, op: &Scatter) -> Built {
-    let shape = b.shape(0)?.clone();
-    let rank = shape.rank();
-    let number = b.shape(2)?.rank() == 0;
-    let (x, index) = (b.tensor(0)?, b.tensor(1)?);
-    let source = if number { b.operand(2)? } else { b.tensor(2)? };
-    let size = shape[op.axis].known().ok_or_else(|| b.unknown("the size of the axis that is written along"))?;
-    let call = |name: &str, args: Vec<Arg>| Expr::call(name, args);
-    if !op.elements && !number {
-        let first: Vec<usize> = [op.axis].into_iter().chain((0..rank).filter(|&at| at != op.axis)).collect();
-        let back: Vec<usize> = (1..=op.axis).chain([0]).chain(op.axis + 1..rank).collect();
-        let moved = |x: Expr, axes: &[usize]| if op.axis == 0 { x } else { transposed(x, axes) };
-        if op.add {
-            let count = Arg::keyword("num_segments", Expr::int("num_segments", size), None);
-            let rows = vec![Arg::new(moved(source, &first)), Arg::new(index), count];
-            return Ok(x.binary("+", moved(call("ops.segment_sum", rows), &back)));
-        }
-        let index = reshaped(index, Lit::Tuple(vec![Lit::Int(-1), Lit::Int(1)]));
-        let rows = vec![Arg::new(moved(x, &first)), Arg::new(index), Arg::new(moved(source, &first))];
-        return Ok(moved(call("ops.scatter_update", rows), &back));
-    }
-    if let (false, Some(tensor)) = (op.elements, b.graph.tensor(b.input(1)?).cloned()) {
-        // Known places are a mask.
-        let places = tensor.to_i64().map_err(|error| b.problem(format!("the places can't be read: {error}")))?;
-        let at = |place: usize| places.iter().any(|&written| usize::try_from(written) == Ok(place));
-        let mask = (0..size).map(|place| f64::from(u8::from(at(place))));
-        let shape: Vec<usize> = [size].into_iter().chain(vec![1; rank - op.axis - 1]).collect();
-        let mask = b.constant("mask", &Tensor::from_f64(DType::Bool, shape.as_slice(), mask), "mask", false)?;
-        return Ok(call("ops.where", vec![Arg::new(mask), Arg::new(source), Arg::new(x)]));
-    }
-    // A new axis in front of the source's: every place beside all that may be written there, [.., size, count, ..].
-    let behind = if op.elements { rank - op.axis } else { 1 };
-    let mut places = call(
-        "ops.arange",
-        vec![Arg::or("stop", Expr::int("size", size), Lit::None), Arg::keyword("dtype", dtype_lit(b.dtype(1)?), None)],
-    );
-    places = reshaped(places, Lit::Tuple([-1].into_iter().chain(vec![1; behind]).map(Lit::Int).collect()));
-    let over = if op.elements { op.axis + 1 } else { 1 };
-    let between = |x: Expr| call("ops.expand_dims", vec![Arg::new(x), axis(&[op.axis])]);
-    let index = if op.elements { between(index) } else { reshaped(index, Lit::Tuple(vec![Lit::Int(1), Lit::Int(-1)])) };
-    let hits = call("ops.equal", vec![Arg::new(index), Arg::new(places)]);
-    let chosen = |hits: Expr, source: Expr, other: Expr| {
-        call("ops.where", vec![Arg::new(hits), Arg::new(source), Arg::new(other)])
-    };
-    if op.add {
-        let sums = chosen(hits, between(source), Expr::slot("value", Lit::float(0.0)));
-        return Ok(x.binary("+", call("ops.sum", vec![Arg::new(sums), axis(&[over])])));
-    }
-    let mut any = call("ops.any", vec![Arg::new(hits.clone()), axis(&[over])]);
-    if number {
-        if !op.elements && op.axis + 1 < rank {
-            let shape = [-1].into_iter().chain(vec![1; rank - op.axis - 1]).map(Lit::Int).collect();
-            any = reshaped(any, Lit::Tuple(shape));
-        }
-        return Ok(chosen(any, source, x));
-    }
-    if !b.dtype(2)?.is_float() {
-        return Err(b.problem("elements that are no real numbers can't be written at computed places in Keras"));
-    }
-    let least = Expr::slot("value", Lit::float(f32::MIN));
-    let written = call("ops.max", vec![Arg::new(chosen(hits, between(source), least)), axis(&[over])]);
-    Ok(chosen(any, written, x))
 }
 
 /// Compares with the classes: an index outside of them gives a row without a one.

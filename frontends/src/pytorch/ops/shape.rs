@@ -77,8 +77,8 @@ pub const OPS: &[Entry] = &[
 /// Most parts that a value is cut into.
 const MAX_PARTS: usize = 1 << 12;
 
-/// A weight that is copied may be changed.
-/// A value of its own: what is written into the copy or into the original is not in the other. Passes remove the cast.
+/// A value of its own: what is written into the copy is not in the original, nor the other way round. Of a weight it is
+/// the value, so that the weight itself stays; of a tensor it is a cast to its own type, which passes remove.
 fn copied(call: &mut Call) -> Result<Arg> {
     match call.arg("self") {
         Arg::Weight(_) => Ok(call.value("self")?.into()),
