@@ -1,4 +1,4 @@
-//! Writing weights takes memory for one tensor, however many there are.
+//! Writing weights takes memory for one tensor, however many there are, and for a part of one that is large.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
@@ -43,7 +43,7 @@ fn memory_is_flat() {
     let params: Vec<Param> = (0..count)
         .map(|index| {
             let tensor = Tensor::new(DType::Float32, &shape, Arc::new(Ones(bytes))).unwrap();
-            // Some are transposed: these are read whole.
+            // Some are transposed.
             let tensor = if index % 32 == 0 { tensor.permuted(&[1, 0]).unwrap() } else { tensor };
             Param { key: format!("layer{index}.weight"), tensor, source: String::new() }
         })
@@ -76,4 +76,17 @@ fn memory_is_flat() {
     }
     let grown = peak() - before;
     assert!(grown < 16 << 20, "Keras' files took {grown} bytes for {count} tensors of {bytes} bytes");
+
+    // One that is turned takes memory for a part of it.
+    let bytes = 4096 * 4096 * 8;
+    let kernel = Tensor::new(DType::Float64, &[4096, 4096], Arc::new(Ones(bytes))).unwrap().permuted(&[1, 0]).unwrap();
+    let mut root = Group::default();
+    root.put("layers/dense/vars/0", kernel).unwrap();
+    let path = folder.path().join("large.weights.h5");
+    let mut file = AtomicFile::create(&path).unwrap();
+    files::write_hdf5(&mut file, &root, None).unwrap();
+    file.commit().unwrap();
+    assert!(std::fs::metadata(&path).unwrap().len() > bytes);
+    let grown = peak() - before;
+    assert!(grown < 64 << 20, "a kernel of {bytes} bytes took {grown}");
 }

@@ -210,8 +210,8 @@ impl Tensor {
         if dtype == self.dtype {
             return self.clone();
         }
-        let storage = Arc::new(stream::Converted { tensor: self.clone(), dtype });
-        Tensor { dtype, axes: contiguous(&self.shape()), offset: 0, storage }
+        let storage = stream::Converted { storage: self.storage.clone(), from: self.dtype, to: dtype };
+        Tensor { dtype, storage: Arc::new(storage), ..self.clone() }
     }
 
     /// Whether both are the same view of the same storage, as tied weights are.
@@ -223,8 +223,8 @@ impl Tensor {
             && axes(self) == axes(other)
     }
 
-    /// Writes all elements in C order, little-endian. Takes memory for one chunk, or for the tensor's part of its
-    /// storage when the order differs from the storage's.
+    /// Writes all elements in C order, little-endian. Takes memory for one chunk, or for a slab of 32 MB and what it is
+    /// made of when the order differs from the storage's.
     ///
     /// # Errors
     /// When reading or writing fails.

@@ -1,16 +1,28 @@
-//! Reading a view's elements in order, in chunks, with as few copies as the order allows.
+//! Reading a view's elements in order, in chunks, with as few copies as the order allows. What is stored in another order
+//! takes memory for a slab of it, however large it is.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use half::{bf16, f16};
 
 use super::{DType, Factor, Storage, Tensor, merged};
 
-/// Bytes that are gathered before they are written.
+/// Bytes that are copied at once.
 const CHUNK: usize = 1 << 20;
-/// Bytes of a view that is transposed which are put in order at once: the more rows, the more elements are taken from
-/// every page of the source that is touched.
-const SLAB: usize = 16 << 20;
+/// How a view in another order than its storage is put in order.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Bytes of the view that are put in order at once. Every slab goes through the whole storage, so that larger ones
+    /// read less often.
+    slab: usize,
+    /// Bytes of the storage that are in memory at once while a slab is filled.
+    piece: usize,
+    /// Bytes that are not needed, and yet are faster read than left out.
+    gap: usize,
+}
+
+const LIMITS: Limits = Limits { slab: 32 << 20, piece: 8 << 20, gap: 8 << 10 };
 /// Side of the squares in which two axes change places: one cache line of float32.
 const TILE: usize = 16;
 
@@ -22,64 +34,27 @@ pub(super) fn write(tensor: &Tensor, writer: &mut dyn Write) -> io::Result<()> {
     let size = tensor.dtype.size();
     let start = tensor.offset * size;
     match factors.as_slice() {
-        [] => copy(tensor, start, size, writer),
-        [Factor { size: n, stride: 1 }] => copy(tensor, start, n * size, writer),
+        [] => copy(tensor, start, size, CHUNK, writer),
+        [Factor { size: n, stride: 1 }] => copy(tensor, start, n * size, CHUNK, writer),
         _ => {
-            let last: usize = factors.iter().map(|f| (f.size - 1) * f.stride.unsigned_abs()).sum();
-            let mut source = vec![0; (last + 1) * size];
-            tensor.storage.read_at(start as u64, &mut source)?;
-            let mut chunk = Vec::new();
-            match size {
-                1 => gather::<1>(&source, &factors, 0, &mut chunk, writer),
-                2 => gather::<2>(&source, &factors, 0, &mut chunk, writer),
-                4 => gather::<4>(&source, &factors, 0, &mut chunk, writer),
-                _ => gather::<8>(&source, &factors, 0, &mut chunk, writer),
+            if tensor.byte_len() > LIMITS.slab {
+                // Checksums are verified by who reads from the beginning to the end, which slabs do not.
+                let last: usize = factors.iter().map(|f| (f.size - 1) * f.stride.unsigned_abs()).sum();
+                copy(tensor, start, (last + 1) * size, LIMITS.piece, &mut io::sink())?;
             }
+            Turn::of(tensor, LIMITS).write(&factors, start, writer)
         }
     }
 }
 
-fn copy(tensor: &Tensor, start: usize, len: usize, writer: &mut dyn Write) -> io::Result<()> {
-    let mut buffer = vec![0; len.min(CHUNK)];
+fn copy(tensor: &Tensor, start: usize, len: usize, chunk: usize, writer: &mut dyn Write) -> io::Result<()> {
+    let mut buffer = vec![0; len.min(chunk)];
     let mut done = 0;
     while done < len {
-        let part = &mut buffer[..(len - done).min(CHUNK)];
+        let part = &mut buffer[..(len - done).min(chunk)];
         tensor.storage.read_at((start + done) as u64, part)?;
         writer.write_all(part)?;
         done += part.len();
-    }
-    Ok(())
-}
-
-/// Writes the view in slabs along its first axis; a slab is filled tile by tile, so that both the reads along the
-/// storage's dense axis and the writes along the view's last axis use whole cache lines.
-fn gather<const N: usize>(
-    source: &[u8],
-    factors: &[Factor],
-    offset: usize,
-    chunk: &mut Vec<u8>,
-    writer: &mut dyn Write,
-) -> io::Result<()> {
-    let Some((first, inner)) = factors.split_first() else {
-        return writer.write_all(&source[offset * N..(offset + 1) * N]);
-    };
-    let row: usize = inner.iter().map(|f| f.size).product();
-    if row * N > CHUNK && !inner.is_empty() && row * N * TILE.min(first.size) > SLAB {
-        for i in 0..first.size {
-            gather::<N>(source, inner, offset + i * first.stride.unsigned_abs(), chunk, writer)?;
-        }
-        return Ok(());
-    }
-    let rows = (SLAB / (row * N)).next_multiple_of(TILE).max(1);
-    let mut begin = 0;
-    while begin < first.size {
-        let count = rows.min(first.size - begin);
-        let slab: Vec<Factor> =
-            std::iter::once(Factor { size: count, ..*first }).chain(inner.iter().copied()).collect();
-        chunk.resize(count * row * N, 0);
-        fill::<N>(&source[(offset + begin * first.stride.unsigned_abs()) * N..], &slab, chunk);
-        writer.write_all(chunk)?;
-        begin += count;
     }
     Ok(())
 }
@@ -92,21 +67,135 @@ struct Loop {
     to: usize,
 }
 
-fn fill<const N: usize>(source: &[u8], factors: &[Factor], target: &mut [u8]) {
-    let mut step = N;
-    let mut loops: Vec<Loop> = factors
-        .iter()
-        .rev()
-        .map(|f| {
-            let this = Loop { size: f.size, from: f.stride.unsigned_abs() * N, to: step };
-            step *= f.size;
-            this
-        })
-        .collect();
-    // Innermost in the target comes last from here on.
-    loops.reverse();
-    let Some(last) = loops.pop() else { return };
-    if last.from == N {
+/// A view that is written in another order than it is stored in: a slab of the view at a time, from a piece of the
+/// storage at a time.
+struct Turn<'a> {
+    storage: &'a dyn Storage,
+    /// Of an element.
+    size: usize,
+    limits: Limits,
+    slab: Vec<u8>,
+    piece: Vec<u8>,
+}
+
+impl<'a> Turn<'a> {
+    fn of(tensor: &'a Tensor, limits: Limits) -> Turn<'a> {
+        Turn { storage: &*tensor.storage, size: tensor.dtype.size(), limits, slab: Vec::new(), piece: Vec::new() }
+    }
+
+    /// Writes the view from `start` on, in slabs along its first axis.
+    fn write(&mut self, factors: &[Factor], start: usize, writer: &mut dyn Write) -> io::Result<()> {
+        let Some((first, inner)) = factors.split_first() else { return Ok(()) };
+        let row = inner.iter().map(|f| f.size).product::<usize>() * self.size;
+        let step = first.stride.unsigned_abs() * self.size;
+        if row > self.limits.slab {
+            return (0..first.size).try_for_each(|i| self.write(inner, start + i * step, writer));
+        }
+        // Whole tiles, where there are that many rows.
+        let rows =
+            Some(self.limits.slab / row / TILE * TILE).filter(|&rows| rows > 0).unwrap_or(self.limits.slab / row);
+        for begin in (0..first.size).step_by(rows) {
+            let count = rows.min(first.size - begin);
+            self.slab.resize(count * row, 0);
+            let mut to = self.size;
+            let mut loops: Vec<Loop> = Vec::with_capacity(factors.len());
+            for f in inner.iter().rev().chain([&Factor { size: count, ..*first }]) {
+                loops.push(Loop { size: f.size, from: f.stride.unsigned_abs() * self.size, to });
+                to *= f.size;
+            }
+            // In the order of the storage.
+            loops.sort_by_key(|l| std::cmp::Reverse(l.from));
+            self.fill(&loops, start + begin * step, 0)?;
+            writer.write_all(&self.slab)?;
+        }
+        Ok(())
+    }
+
+    /// Fills the slab from `to` on, with pieces along the axis that the storage has outermost.
+    fn fill(&mut self, loops: &[Loop], from: usize, to: usize) -> io::Result<()> {
+        let (first, inner) = match loops.split_first() {
+            Some((first, inner)) => (*first, inner),
+            None => (Loop { size: 1, from: 0, to: 0 }, loops),
+        };
+        let one = self.packed(inner);
+        if one.len > self.limits.piece {
+            return (0..first.size).try_for_each(|i| self.fill(inner, from + i * first.from, to + i * first.to));
+        }
+        let step = one.step(first.from).max(1);
+        let steps = (self.limits.piece - one.len) / step + 1;
+        for begin in (0..first.size).step_by(steps) {
+            let count = steps.min(first.size - begin);
+            let part: Vec<Loop> = std::iter::once(Loop { size: count, ..first }).chain(inner.iter().copied()).collect();
+            let packed = self.packed(&part);
+            let mut piece = std::mem::take(&mut self.piece);
+            piece.resize(packed.len, 0);
+            self.read(&part, from + begin * first.from, &mut piece)?;
+            let target = &mut self.slab[to + begin * first.to..];
+            match self.size {
+                1 => place::<1>(&piece, packed.loops, target),
+                2 => place::<2>(&piece, packed.loops, target),
+                4 => place::<4>(&piece, packed.loops, target),
+                _ => place::<8>(&piece, packed.loops, target),
+            }
+            self.piece = piece;
+        }
+        Ok(())
+    }
+
+    fn packed(&self, loops: &[Loop]) -> Packed {
+        Packed::of(loops, self.size, self.limits.gap)
+    }
+
+    /// Reads what the loops go over, as [`Packed`] says.
+    fn read(&self, loops: &[Loop], from: usize, piece: &mut [u8]) -> io::Result<()> {
+        match loops.split_first() {
+            Some((first, inner)) if !self.packed(loops).is_whole => {
+                let mut parts = piece.chunks_mut(self.packed(inner).len).take(first.size).enumerate();
+                parts.try_for_each(|(i, part)| self.read(inner, from + i * first.from, part))
+            }
+            _ => self.storage.read_at(from as u64, piece),
+        }
+    }
+}
+
+/// How a part of the storage lies in memory: without its wide gaps.
+struct Packed {
+    /// With the steps that they make there.
+    loops: Vec<Loop>,
+    len: usize,
+    /// Whether it lies there as in the storage.
+    is_whole: bool,
+    gap: usize,
+}
+
+impl Packed {
+    /// `loops` are in the order of the storage.
+    fn of(loops: &[Loop], size: usize, gap: usize) -> Packed {
+        let mut packed = Packed { loops: Vec::with_capacity(loops.len()), len: size, is_whole: true, gap };
+        for l in loops.iter().rev() {
+            let step = packed.step(l.from);
+            packed.is_whole &= step == l.from;
+            packed.len += (l.size - 1) * step;
+            packed.loops.push(Loop { from: step, ..*l });
+        }
+        packed
+    }
+
+    /// How far apart two of them lie that are `from` apart in the storage.
+    fn step(&self, from: usize) -> usize {
+        if self.is_whole && from.saturating_sub(self.len) < self.gap { from } else { self.len }
+    }
+}
+
+/// Puts elements in their places tile by tile, so that both the reads along the source's dense axis and the writes along
+/// the target's use whole cache lines.
+fn place<const N: usize>(source: &[u8], mut loops: Vec<Loop>, target: &mut [u8]) {
+    // Innermost in the target comes last.
+    loops.sort_by_key(|l| std::cmp::Reverse(l.to));
+    let Some(last) = loops.pop() else {
+        return target[..N].copy_from_slice(&source[..N]);
+    };
+    if (last.from, last.to) == (N, N) {
         let bytes = last.size * N;
         walk(&loops, 0, 0, &mut |from, to| target[to..to + bytes].copy_from_slice(&source[from..from + bytes]));
         return;
@@ -174,49 +263,38 @@ fn rows(tensor: &Tensor, offset: u64, len: usize) -> (Tensor, u64) {
     }
 }
 
-/// The elements of a tensor in another type, as a storage.
+/// The elements of a storage in another type.
 #[derive(Debug)]
 pub(super) struct Converted {
-    pub tensor: Tensor,
-    pub dtype: DType,
+    pub storage: Arc<dyn Storage>,
+    pub from: DType,
+    pub to: DType,
 }
 
 impl Storage for Converted {
     fn len(&self) -> u64 {
-        (self.tensor.numel() * self.dtype.size()) as u64
+        self.storage.len() / self.from.size() as u64 * self.to.size() as u64
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let ratio = (self.tensor.dtype.size() as u64, self.dtype.size() as u64);
-        let len = buffer.len() as u64 * ratio.0 / ratio.1;
-        let (rows, skip) = rows(&self.tensor, offset / ratio.1 * ratio.0, len as usize + ratio.0 as usize);
-        let mut window = Window { skip: skip / ratio.0 * ratio.1 + offset % ratio.1, buffer, filled: 0 };
-        let mut convert = Convert { from: self.tensor.dtype, to: self.dtype, out: &mut window, scratch: Vec::new() };
-        write(&rows, &mut convert)?;
-        window.finish()
-    }
-}
-
-struct Convert<'a> {
-    from: DType,
-    to: DType,
-    out: &'a mut dyn Write,
-    scratch: Vec<u8>,
-}
-
-impl Write for Convert<'_> {
-    /// Chunks are whole elements: that is how [`write`] makes them.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.scratch.clear();
-        for value in decode_f64(self.from, bytes) {
-            push_f64(self.to, value, &mut self.scratch);
+        let (from, to) = (self.from.size(), self.to.size());
+        // Elements of which the first and the last may be asked for in part.
+        let (mut skip, mut at) = ((offset % to as u64) as usize, offset / to as u64);
+        let (mut elements, mut converted) = (Vec::new(), Vec::new());
+        let mut rest = buffer;
+        while !rest.is_empty() {
+            let count = (skip + rest.len()).div_ceil(to).min(CHUNK / to);
+            elements.resize(count * from, 0);
+            self.storage.read_at(at * from as u64, &mut elements)?;
+            converted.clear();
+            for value in decode_f64(self.from, &elements) {
+                push_f64(self.to, value, &mut converted);
+            }
+            let (part, after) = rest.split_at_mut((count * to - skip).min(rest.len()));
+            part.copy_from_slice(&converted[skip..skip + part.len()]);
+            (rest, skip, at) = (after, 0, at + count as u64);
         }
-        self.out.write_all(&self.scratch)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        Ok(())
     }
 }
 
@@ -294,5 +372,73 @@ pub(super) fn push_f64(dtype: DType, value: f64, out: &mut Vec<u8>) {
         DType::Float32 => out.extend((value as f32).to_le_bytes()),
         DType::Float64 => out.extend(value.to_le_bytes()),
         DType::Bool => out.push(u8::from(value != 0.0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::numel;
+    use super::*;
+
+    /// Writes with all limits that matter for a few elements, and compares with the view element by element.
+    fn check(tensor: &Tensor) {
+        let factors: Vec<Factor> = tensor.axes.iter().flatten().copied().filter(|f| f.size != 1).collect();
+        let size = tensor.dtype.size();
+        let storage = {
+            let mut bytes = vec![0; tensor.storage.len() as usize];
+            tensor.storage.read_at(0, &mut bytes).unwrap();
+            bytes
+        };
+        let mut expected: Vec<u8> = Vec::new();
+        for index in 0..tensor.numel() {
+            let (mut rest, mut at) = (index, tensor.offset);
+            for f in factors.iter().rev() {
+                at += rest % f.size * f.stride.unsigned_abs();
+                rest /= f.size;
+            }
+            expected.extend(&storage[at * size..(at + 1) * size]);
+        }
+        for slab in [1, 7, 24, 100, 1 << 20] {
+            for piece in [1, 16, 50, 1 << 20] {
+                for gap in [0, 1, 9, 1 << 20] {
+                    let limits = Limits { slab: slab.max(size), piece: piece.max(size), gap };
+                    let mut written = Vec::new();
+                    Turn::of(tensor, limits).write(&factors, tensor.offset * size, &mut written).unwrap();
+                    assert!(written == expected, "{:?} with {slab}, {piece}, {gap}", tensor.axes);
+                }
+            }
+        }
+    }
+
+    fn count(dtype: DType, shape: &[usize]) -> Tensor {
+        Tensor::from_f64(dtype, shape, (0..numel(shape).unwrap()).map(|x| x as f64))
+    }
+
+    #[test]
+    fn every_order_in_slabs_and_pieces_of_any_size() {
+        for dtype in [DType::UInt8, DType::Float16, DType::Float32, DType::Float64] {
+            let tensor = count(dtype, &[3, 2, 5, 4]);
+            for order in [[3, 2, 1, 0], [2, 3, 1, 0], [1, 0, 3, 2], [0, 3, 1, 2], [3, 0, 1, 2]] {
+                check(&tensor.permuted(&order).unwrap());
+                check(&tensor.sliced(2, 1, 3).unwrap().permuted(&order).unwrap());
+            }
+        }
+        check(&count(DType::Float32, &[40, 17]).permuted(&[1, 0]).unwrap());
+        check(&count(DType::Float32, &[40, 17]).sliced(1, 3, 5).unwrap());
+        let storage: Arc<dyn Storage> = Arc::new((0..24).collect::<Vec<u8>>());
+        check(&Tensor::strided(DType::Float32, &[2, 3, 2], &[0, 2, 1], 0, storage.clone()).unwrap());
+        check(&Tensor::strided(DType::Float32, &[2, 3], &[1, 1], 2, storage).unwrap());
+    }
+
+    #[test]
+    fn parts_of_converted_elements() {
+        let tensor = count(DType::Float16, &[7, 3]).cast(DType::Float64);
+        let whole = tensor.to_bytes().unwrap();
+        for (start, len) in [(0, 168), (3, 9), (8, 8), (15, 2), (160, 8), (167, 1)] {
+            let mut part = vec![0; len];
+            tensor.storage.read_at(start as u64, &mut part).unwrap();
+            assert_eq!(part, whole[start..start + len]);
+        }
+        assert!(tensor.storage.read_at(161, &mut [0; 8]).is_err());
     }
 }
