@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import torch
-from harness import modelport
+from harness import cases, compare, modelport
 from keras import layers
 from torch import nn
 
@@ -182,7 +182,7 @@ def test_keras_to_keras(twins, tmp_path):
 def test_nothing_is_written_when_something_is_left(twins, tmp_path):
     folder, _ = twins
     state = torch.load(folder / "trained.pth", weights_only=True)
-    del state["fc.bias"]
+    del state["fc.weight"]
     state["extra.weight"] = torch.zeros(2)
     state["grouped.weight"] = state["grouped.weight"][:, :, :1]
     torch.save(state, tmp_path / "source.pth")
@@ -190,13 +190,13 @@ def test_nothing_is_written_when_something_is_left(twins, tmp_path):
     arguments = ["transfer", "-iw", tmp_path / "source.pth", "--into", folder / "skeleton.keras", "-o", output]
     result = modelport(*arguments, check=False)
     assert result.returncode == 1 and not output.exists()
-    for part in ["fc/bias", "extra.weight", "grouped/kernel", "[3, 3, 4, 16]", "[1, 3, 4, 16]", "--partial"]:
+    for part in ["fc/kernel", "extra.weight", "grouped/kernel", "[3, 3, 4, 16]", "[1, 3, 4, 16]", "--partial"]:
         assert part in result.stderr, part
     report = json.loads(modelport(*arguments, "--partial", "--json").stdout)
     assert not report["left_in_target"] and report["left_in_source"] == ["extra.weight"]
-    assert {conflict["target"] for conflict in report["conflicts"]} == {"grouped/kernel", "fc/bias"}
+    assert {conflict["target"] for conflict in report["conflicts"]} == {"grouped/kernel", "fc/kernel"}
     # Of a layer that does not fit nothing is taken.
-    assert report["left_with_layer"] == ["fc/kernel"]
+    assert report["left_with_layer"] == ["fc/bias"]
     before, after = (keras.models.load_model(path, compile=False) for path in (folder / "skeleton.keras", output))
     for name in ("grouped", "fc"):
         weights = [model.get_layer(name).get_weights() for model in (before, after)]
@@ -211,7 +211,7 @@ def test_maps_and_order(tmp_path):
     x = inputs = keras.Input((8, 8, 3))
     for name in ("a", "b", "c"):
         x = layers.Conv2D(4, 3, name=name)(x)
-    x = layers.Dense(2, name="head")(layers.Dropout(0.1)(layers.Flatten()(x)))
+    x = layers.Dense(2, name="head")(layers.Dropout(0.1)(layers.Reshape((16,))(x)))
     keras.Model(inputs, x).save(tmp_path / "skeleton.keras")
     arguments = [tmp_path / "net.pth", tmp_path / "skeleton.keras", tmp_path / "out.keras"]
 
@@ -263,3 +263,202 @@ def test_kinds_are_never_guessed(tmp_path):
         file["up/up/kernel:0"] = np.zeros((3, 3, 4, 4), np.float32)
     error = transfer(tmp_path / "net.pth", tmp_path / "weights.h5", tmp_path / "out.h5", check=False)["error"]
     assert "permute" in error[0]["hint"] and error[0]["node"] == "up/kernel"
+
+
+class Parts(nn.Module):
+    """Layers that one side has in parts, or without a part: attention, separable convolutions, norms, biases."""
+
+    def __init__(self):
+        super().__init__()
+        self.sep = nn.Sequential()
+        self.sep.depthwise = nn.Conv2d(3, 6, 3, padding=1, groups=3, bias=False)
+        self.sep.pointwise = nn.Conv2d(6, 8, 1)
+        self.bn = nn.BatchNorm2d(8, affine=False)
+        self.conv = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.ln = nn.LayerNorm(8)
+        self.attn = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.lstm = nn.LSTM(8, 4, batch_first=True, bias=False)
+        self.gru = nn.GRU(4, 4, batch_first=True, bias=False)
+        self.fc = nn.Linear(6 * 6 * 4, 5)
+
+    def forward(self, x):
+        x = self.conv(self.bn(self.sep.pointwise(self.sep.depthwise(x))))
+        x = self.ln(x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, 8))
+        x = x + self.attn(x, x, x, need_weights=False)[0]
+        x = self.gru(self.lstm(x)[0])[0]
+        x = x.transpose(1, 2).reshape(x.shape[0], 4, 6, 6)
+        return self.fc(x.flatten(1))
+
+
+def parts_twin(names=lambda name: name, use_bias=True, reset_after=True):
+    x = inputs = keras.Input((6, 6, 3), name="x")
+    x = layers.SeparableConv2D(8, 3, padding="same", depth_multiplier=2, name=names("sep"))(x)
+    x = layers.BatchNormalization(epsilon=1e-5, scale=False, center=False, name=names("bn"))(x)
+    x = layers.Conv2D(8, 3, padding="same", use_bias=use_bias, name=names("conv"))(x)
+    x = layers.LayerNormalization(epsilon=1e-5, name=names("ln"))(layers.Reshape((-1, 8))(x))
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 4, name=names("attn"))(x, x)])
+    x = layers.LSTM(4, return_sequences=True, use_bias=use_bias, name=names("lstm"))(x)
+    gru = layers.GRU(4, return_sequences=True, use_bias=use_bias, reset_after=reset_after, name=names("gru"))
+    x = layers.Flatten()(layers.MaxPooling2D(1)(layers.Reshape((6, 6, 4))(gru(x))))
+    return keras.Model(inputs, layers.Dense(5, name=names("fc"))(x))
+
+
+def assert_same(net, model):
+    x = X[:3]
+    with torch.no_grad():
+        left = net(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
+    left = left.transpose(0, 2, 3, 1) if left.ndim == 4 else left
+    right = keras.ops.convert_to_numpy(model(x, training=False))
+    assert np.abs(left - right).max() <= 1e-5 * np.abs(left).max()
+
+
+@pytest.mark.parametrize("form", ["keras", "h5", "weights.h5"])
+def test_parts_and_biases(tmp_path, form):
+    net = randomize_torch(Parts())
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    twin = randomize_keras(parts_twin())
+    twin.save_weights(tmp_path / "twin.weights.h5")
+    for path in ("twin.keras", "twin.h5"):
+        twin.save(tmp_path / path)
+    into, output = tmp_path / f"twin.{form}", tmp_path / f"out.{form}"
+    arguments = []
+    if form == "weights.h5":
+        # Weights alone do not say what was flattened.
+        assert "flattened" in transfer(tmp_path / "net.pth", into, output)["notes"][0]
+        (tmp_path / "map.json").write_text(json.dumps({"fc": {"from": "fc", "flattened": [4, 6, 6]}}))
+        arguments = ["--map", tmp_path / "map.json"]
+    report = transfer(tmp_path / "net.pth", into, output, *arguments)
+    assert not report["left_in_source"] and not report["left_in_target"] and not report["conflicts"]
+    # The source has no bias, and what the twin had is not kept.
+    zeros = {match["target"] for match in report["matched"] if not match["sources"]}
+    assert zeros == {"conv/bias", "lstm/bias", "gru/bias"}
+    if form == "weights.h5":
+        twin.load_weights(output)
+    else:
+        twin = keras.models.load_model(output, compile=False)
+    assert_same(net, twin)
+
+
+@pytest.mark.parametrize("form", ["keras", "h5"])
+def test_parts_from_keras(tmp_path, form):
+    twin = randomize_keras(parts_twin(use_bias=False))
+    twin.save(tmp_path / f"twin.{form}")
+    torch.save(randomize_torch(Parts(), 5).state_dict(), tmp_path / "skeleton.pth")
+    transfer(tmp_path / f"twin.{form}", tmp_path / "skeleton.pth", tmp_path / "net.pth")
+    net = Parts().eval()
+    net.load_state_dict(torch.load(tmp_path / "net.pth", weights_only=True))
+    assert_same(net, twin)
+
+
+def test_grus_of_another_kind(tmp_path):
+    """Without biases the tensors are the same, and what they mean is not."""
+    net = randomize_torch(Parts())
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    parts_twin(use_bias=False, reset_after=False).save(tmp_path / "twin.keras")
+    for source, into in [("net.pth", "twin.keras"), ("twin.keras", "net.pth")]:
+        output = tmp_path / f"out{(tmp_path / into).suffix}"
+        error = transfer(tmp_path / source, tmp_path / into, output, check=False)["error"]
+        assert "resets before the product" in error[0]["message"] and "reset_after=True" in error[0]["hint"]
+        assert not output.exists()
+
+
+def test_a_suggested_map(tmp_path):
+    """Names that have nothing in common: a map is suggested, and is what it says."""
+    net = randomize_torch(Parts())
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    parts_twin(lambda name: f"x{sum(map(ord, name))}").save(tmp_path / "twin.keras")
+    arguments = ["transfer", "-iw", tmp_path / "net.pth", "--into", tmp_path / "twin.keras"]
+    refused = modelport(*arguments, "-o", tmp_path / "out.keras", check=False)
+    assert refused.returncode == 1 and "--suggest-map" in refused.stderr
+    path = tmp_path / "map.json"
+    report = json.loads(modelport(*arguments, "--suggest-map", path, "--json").stdout)
+    assert sorted(tmp_path.glob("out*")) == [] and not report["left_in_source"]
+    assert {layer["by"] for layer in report["layers"]} == {"order"}
+    names = json.loads(path.read_text())
+    assert list(names) == [layer["target"] for layer in report["layers"]] and None not in names.values()
+    modelport(*arguments, "--map", path, "-o", tmp_path / "out.keras")
+    assert_same(net, keras.models.load_model(tmp_path / "out.keras", compile=False))
+
+
+class Residual(nn.Module):
+    def __init__(self, inputs, width, out):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out)
+        project = [nn.Conv2d(inputs, out, 1, bias=False), nn.BatchNorm2d(out)]
+        self.downsample = nn.Sequential(*project) if inputs != out else None
+
+    def forward(self, x):
+        y = self.bn3(self.conv3(torch.relu(self.bn1(self.conv1(x)))))
+        return torch.relu(y + (self.downsample(x) if self.downsample else x))
+
+
+def test_a_suggested_map_of_residual_blocks(tmp_path):
+    """As in keras.applications' ResNet: names and order of the layers of a block differ, and shapes say little."""
+    net = nn.Sequential()
+    sizes = [(3, 3, 8), (8, 3, 8), (8, 6, 16), (16, 6, 16), (16, 6, 16), (16, 8, 24), (24, 8, 24)]
+    for index, size in enumerate(sizes):
+        net.add_module(f"layer{index}", Residual(*size))
+    randomize_torch(net)
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    x = inputs = keras.Input((6, 6, 3))
+
+    def conv_bn(x, width, name):
+        x = layers.Conv2D(width, 1, name=f"{name}_conv")(x)
+        return layers.BatchNormalization(epsilon=1e-5, name=f"{name}_bn")(x)
+
+    for index, (before, width, out) in enumerate(sizes):
+        shortcut = conv_bn(x, out, f"block{index}_0") if before != out else x
+        y = conv_bn(layers.ReLU()(conv_bn(x, width, f"block{index}_1")), out, f"block{index}_3")
+        x = layers.ReLU()(layers.Add()([shortcut, y]))
+    keras.Model(inputs, x).save(tmp_path / "twin.keras")
+    arguments = ["transfer", "-iw", tmp_path / "net.pth", "--into", tmp_path / "twin.keras"]
+    modelport(*arguments, "--suggest-map", tmp_path / "map.json")
+    names = json.loads((tmp_path / "map.json").read_text())
+    assert names["block2_0_bn"] == "layer2.downsample.1" and names["block2_3_bn"] == "layer2.bn3"
+    modelport(*arguments, "--map", tmp_path / "map.json", "-o", tmp_path / "out.keras")
+    assert_same(net, keras.models.load_model(tmp_path / "out.keras", compile=False))
+
+
+def test_what_parameters_do_not_say_is_told(tmp_path):
+    torch.save(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).state_dict(), tmp_path / "net.pth")
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, strides=2, padding="same", name="0")(x)
+    keras.Model(inputs, layers.BatchNormalization(name="1")(x)).save(tmp_path / "twin.keras")
+    notes = transfer(tmp_path / "net.pth", tmp_path / "twin.keras", tmp_path / "out.keras")["notes"]
+    assert len(notes) == 2 and "epsilon=0.001" in notes[0] and 'padding="same"' in notes[1]
+
+
+def test_a_tensorflow_checkpoint_into_keras(tmp_path):
+    """VGG of TF-slim into one that is written by hand, with dense layers where the source has convolutions."""
+    case = next(case for case in cases() if case.name == "vgg_16")
+    shape = case.facts["inputs"][0]["shape"][1:]
+    x = inputs = keras.Input(shape)
+    for stage, (count, width) in enumerate([(2, 8), (2, 8), (3, 8), (3, 16), (3, 16)], start=1):
+        for index in range(1, count + 1):
+            x = layers.Conv2D(width, 3, padding="same", activation="relu", name=f"conv{stage}_{index}")(x)
+        x = layers.MaxPooling2D(2, name=f"pool{stage}")(x)
+    x = layers.Flatten()(x)
+    for name in ("fc6", "fc7"):
+        x = layers.Dense(128, activation="relu", name=name)(x)
+    keras.Model(inputs, layers.Dense(17, name="fc8")(x)).save(tmp_path / "vgg.keras")
+    report = transfer(case.path("weights"), tmp_path / "vgg.keras", tmp_path / "out.keras")
+    assert {match["by"] for match in report["matched"]} == {"rule"} and not report["notes"]
+    model = keras.models.load_model(tmp_path / "out.keras", compile=False)
+    for batch in (1, 3):
+        compare([model(case.inputs(batch)[0], training=False)], case.expected(batch)[:1])
+
+
+def test_a_target_that_does_not_exist(tmp_path):
+    torch.save({"a.weight": torch.zeros(2)}, tmp_path / "net.pth")
+    result = modelport(
+        "transfer",
+        "-iw",
+        tmp_path / "net.pth",
+        "--into",
+        tmp_path / "no.keras",
+        "-o",
+        tmp_path / "x.keras",
+        check=False,
+    )
+    assert result.returncode == 1 and "no.keras: does not exist" in result.stderr

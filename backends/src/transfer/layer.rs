@@ -1,5 +1,7 @@
 //! Layers as frameworks keep them, in common terms.
 
+use std::collections::HashMap;
+
 use indexmap::IndexMap;
 use modelport_ir::Tensor;
 
@@ -21,7 +23,6 @@ pub enum Kind {
     Conv,
     ConvTranspose,
     Depthwise,
-    Separable,
     Dense,
     /// Batch, layer, group and instance normalisation.
     Norm,
@@ -76,15 +77,35 @@ pub struct Layer {
     pub(super) kind: Kind,
     /// Its tensors.
     pub(super) parameters: Vec<Parameter>,
-    /// Whether it reads what was flattened: rows of a dense kernel are then in the framework's order.
-    pub(super) after_flatten: bool,
+    /// Where it reads what was flattened: the shape of that, channels last, or nothing where it is not known. Rows of a
+    /// dense kernel are then in the framework's order.
+    pub(super) after_flatten: Option<Vec<usize>>,
+    /// For a GRU, whether it resets after the product, as all of PyTorch's do.
+    pub(super) reset_after: bool,
 }
 
 impl Layer {
+    fn new(name: &str, parameters: Vec<Parameter>) -> Layer {
+        Layer { name: name.to_owned(), kind: Kind::Unknown, parameters, after_flatten: None, reset_after: true }
+    }
+
     /// The tensor with a role.
     pub(super) fn get(&self, role: &Role) -> Option<&Parameter> {
         self.parameters.iter().find(|parameter| parameter.role == *role)
     }
+}
+
+/// What a Keras file says of a layer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KerasLayer<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its class in snake case, if that is known.
+    pub class: Option<&'a str>,
+    /// Where it reads what was flattened: the shape of that, channels last, or nothing where it is not known.
+    pub after_flatten: Option<&'a [usize]>,
+    /// Whether a GRU resets after the product, if that is known.
+    pub reset_after: Option<bool>,
 }
 
 /// All layers of a file.
@@ -99,15 +120,27 @@ pub struct Side {
 impl Side {
     /// A state dict.
     pub fn pytorch<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Side {
-        let split = |key: &'a str| {
+        let split = |key: &str| {
             let (layer, leaf) = key.rsplit_once('.').unwrap_or(("", key));
-            match recurrent(leaf) {
-                Some((role, suffix)) => (format!("{layer}{suffix}"), role),
-                None => (layer.to_owned(), torch_role(leaf)),
+            let below = |part: &str| if layer.is_empty() { part.to_owned() } else { format!("{layer}.{part}") };
+            let attention = leaf.strip_suffix("_proj_weight").and_then(|part| {
+                let names = [("q", "query"), ("k", "key"), ("v", "value")];
+                names.iter().find(|(short, _)| *short == part).map(|(_, name)| below(name))
+            });
+            match (recurrent(leaf), attention) {
+                (Some((role, suffix)), _) => (format!("{layer}{suffix}"), role),
+                (_, Some(part)) => (part, Role::Weight),
+                _ => (layer.to_owned(), torch_role(leaf)),
             }
         };
-        let mut side =
-            Side::grouped(Family::PyTorch, tensors.into_iter().map(|(key, tensor)| (key, split(key), tensor)));
+        let tensors = tensors.into_iter().flat_map(|(key, tensor)| match projections(key, tensor) {
+            Some(parts) => {
+                let role = if key.ends_with("weight") { Role::Weight } else { Role::Bias };
+                parts.map(|(name, layer, part)| (name, (layer, role.clone()), part)).to_vec()
+            }
+            None => vec![(key.to_owned(), split(key), tensor.clone())],
+        });
+        let mut side = Side::grouped(Family::PyTorch, tensors);
         for layer in &mut side.layers {
             layer.kind = torch_kind(layer);
         }
@@ -116,49 +149,48 @@ impl Side {
 
     /// The variables of a checkpoint, without what only training needs.
     pub fn tensorflow<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Side {
-        let split = |name: &'a str| {
+        let split = |name: &str| {
             let (layer, leaf) = name.rsplit_once('/').unwrap_or(("", name));
             (layer.to_owned(), keras_role(leaf))
         };
         let tensors = tensors.into_iter().filter(|(name, _)| !is_of_training(name));
-        let mut side = Side::grouped(Family::TensorFlow, tensors.map(|(name, tensor)| (name, split(name), tensor)));
+        let tensors = tensors.map(|(name, tensor)| (name.to_owned(), split(name), tensor.clone()));
+        let mut side = Side::grouped(Family::TensorFlow, tensors);
         for layer in &mut side.layers {
             layer.kind = kind_by_names(layer);
         }
+        side.layers = side.layers.into_iter().flat_map(separated).collect();
         side
     }
 
-    /// A layer of a Keras file: its name, its class in snake case if that is known, its variables by name.
-    pub fn keras_layer<'a>(
-        name: &str,
-        class: Option<&str>,
-        after_flatten: bool,
+    /// A layer of a Keras file, with its variables by name.
+    pub fn keras_layers<'a>(
+        facts: &KerasLayer<'_>,
         variables: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
-    ) -> Layer {
+    ) -> Vec<Layer> {
+        let KerasLayer { name, class, after_flatten, reset_after } = *facts;
         let variables = variables.into_iter().map(|(variable, tensor)| Parameter {
             name: format!("{name}/{variable}"),
             role: keras_role(variable),
             tensor: tensor.clone(),
         });
-        let mut layer =
-            Layer { name: name.to_owned(), kind: Kind::Unknown, parameters: variables.collect(), after_flatten };
+        let mut layer = Layer::new(name, variables.collect());
+        layer.after_flatten = after_flatten.map(<[usize]>::to_vec);
         layer.kind = match class {
             Some(class) => keras_kind(class),
             None => kind_by_names(&layer),
         };
-        layer
+        // Only then it has two biases.
+        let has_one_bias = layer.get(&Role::Bias).is_some_and(|bias| bias.tensor.rank() == 1);
+        layer.reset_after = reset_after.unwrap_or(!has_one_bias);
+        separated(layer)
     }
 
-    fn grouped<'a>(family: Family, named: impl Iterator<Item = (&'a str, (String, Role), &'a Tensor)>) -> Side {
+    fn grouped(family: Family, named: impl Iterator<Item = (String, (String, Role), Tensor)>) -> Side {
         let mut layers: IndexMap<String, Layer> = IndexMap::new();
         for (name, (layer, role), tensor) in named {
-            let entry = layers.entry(layer.clone()).or_insert_with(|| Layer {
-                name: layer,
-                kind: Kind::Unknown,
-                parameters: Vec::new(),
-                after_flatten: false,
-            });
-            entry.parameters.push(Parameter { name: name.to_owned(), role, tensor: tensor.clone() });
+            let entry = layers.entry(layer.clone()).or_insert_with(|| Layer::new(&layer, Vec::new()));
+            entry.parameters.push(Parameter { name, role, tensor });
         }
         Side { family, layers: layers.into_values().collect() }
     }
@@ -182,6 +214,46 @@ impl Side {
         }
         self
     }
+}
+
+/// The projections that `nn.MultiheadAttention` has in one tensor: as layers of their own, with names for the parts.
+fn projections(key: &str, tensor: &Tensor) -> Option<[(String, String, Tensor); 3]> {
+    let module = key.strip_suffix("in_proj_weight").or(key.strip_suffix("in_proj_bias"))?;
+    let rows = tensor.shape().first().filter(|rows| *rows % 3 == 0)? / 3;
+    let part = |index: usize, name: &str| {
+        let (start, end) = (index * rows, (index + 1) * rows);
+        Some((format!("{key}[{start}:{end}]"), format!("{module}{name}"), tensor.sliced(0, start, end).ok()?))
+    };
+    Some([part(0, "query")?, part(1, "key")?, part(2, "value")?])
+}
+
+/// A tensor of a state dict, with what was found for it or for its parts.
+///
+/// # Errors
+/// When parts do not fit together.
+pub fn replaced(key: &str, tensor: &Tensor, found: &HashMap<&str, &Tensor>) -> Result<Tensor, String> {
+    let of = |name: &str, tensor: &Tensor| found.get(name).map_or(tensor, |found| *found).clone();
+    match projections(key, tensor) {
+        Some(parts) if parts.iter().any(|(name, ..)| found.contains_key(name.as_str())) => {
+            Tensor::joined(&parts.map(|(name, _, part)| of(&name, &part)), 0)
+        }
+        _ => Ok(of(key, tensor)),
+    }
+}
+
+/// A separable convolution as the two convolutions that it is.
+fn separated(layer: Layer) -> Vec<Layer> {
+    if layer.get(&Role::PointwiseKernel).is_none() {
+        return vec![layer];
+    }
+    let (depthwise, pointwise) = layer.parameters.into_iter().partition(|p| p.role == Role::DepthwiseKernel);
+    let mut depthwise = Layer::new(&format!("{}/depthwise", layer.name), depthwise);
+    let mut pointwise: Layer = Layer::new(&format!("{}/pointwise", layer.name), pointwise);
+    (depthwise.kind, pointwise.kind) = (Kind::Depthwise, Kind::Conv);
+    for parameter in pointwise.parameters.iter_mut().filter(|p| p.role == Role::PointwiseKernel) {
+        parameter.role = Role::Weight;
+    }
+    vec![depthwise, pointwise]
 }
 
 fn torch_role(leaf: &str) -> Role {
@@ -257,11 +329,10 @@ fn keras_kind(class: &str) -> Kind {
         "lstm" => Kind::Lstm,
         "gru" => Kind::Gru,
         "simple_rnn" => Kind::SimpleRnn,
-        "dense" => Kind::Dense,
+        "dense" | "attention_dense" => Kind::Dense,
         "embedding" => Kind::Embedding,
         "p_re_lu" => Kind::PRelu,
         class if class.ends_with("normalization") => Kind::Norm,
-        class if class.starts_with("separable_conv") => Kind::Separable,
         class if class.starts_with("depthwise_conv") => Kind::Depthwise,
         class if class.starts_with("conv") && class.ends_with("transpose") => Kind::ConvTranspose,
         "conv1d" | "conv2d" | "conv3d" => Kind::Conv,
@@ -273,9 +344,6 @@ fn keras_kind(class: &str) -> Kind {
 /// What the names say, where there is no class; a rank only counts where it can mean one thing.
 fn kind_by_names(layer: &Layer) -> Kind {
     let has = |role: Role| layer.get(&role);
-    if has(Role::PointwiseKernel).is_some() {
-        return Kind::Separable;
-    }
     if has(Role::DepthwiseKernel).is_some() {
         return Kind::Depthwise;
     }

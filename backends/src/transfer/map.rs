@@ -2,7 +2,9 @@
 
 use indexmap::IndexMap;
 use modelport_ir::{Error, Problem, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use super::{LayerMatch, Plan};
 
 /// Names of the target, and where they are from.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +47,43 @@ impl Map {
         }
         Error::collect(problems)?;
         Ok(map)
+    }
+
+    /// The map with all that was matched, for a person to check and to change: a line for every layer of the target, in
+    /// their order, with the layer of the source that it is from, or null.
+    pub fn completed(&self, plan: &Plan) -> String {
+        let told = self.0.iter().map(|(name, entry)| (name.as_str(), entry.json()));
+        let is_told = |layer: &LayerMatch| {
+            let names = || std::iter::once(&layer.target).chain(&layer.parameters);
+            let is_below = |name: &String| {
+                layer.target.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(['.', '/']))
+            };
+            self.0.keys().any(|name| names().any(|other| other == name) || is_below(name))
+        };
+        let found = plan.layers.iter().filter(|layer| !is_told(layer)).flat_map(|layer| match &layer.source {
+            Some((source, _)) => vec![(layer.target.as_str(), json!(source))],
+            // Tensors of no module have only their own names.
+            None if layer.target.is_empty() => {
+                layer.parameters.iter().map(|name| (name.as_str(), Value::Null)).collect()
+            }
+            None => vec![(layer.target.as_str(), Value::Null)],
+        });
+        let lines: Vec<String> = told.chain(found).map(|(name, value)| format!("  {}: {value}", json!(name))).collect();
+        format!("{{\n{}\n}}\n", lines.join(",\n"))
+    }
+}
+
+impl Entry {
+    fn json(&self) -> Value {
+        let Some(from) = &self.from else { return Value::Null };
+        let settings = [("permute", &self.permute), ("reshape", &self.reshape), ("flattened", &self.flattened)];
+        let mut object = serde_json::Map::new();
+        object.extend(settings.into_iter().filter_map(|(key, sizes)| Some((key.to_owned(), json!(sizes.as_ref()?)))));
+        if object.is_empty() {
+            return json!(from);
+        }
+        object.insert("from".to_owned(), json!(from));
+        Value::Object(object)
     }
 }
 

@@ -7,7 +7,7 @@ use modelport_ir::{Problem, Tensor};
 use super::layer::{Family, Kind, Layer, Parameter, Role, Side};
 use super::map::Entry;
 use super::turn::{Made, Missing, Pair};
-use super::{By, Match, Options, Plan};
+use super::{By, LayerMatch, Match, Options, Plan};
 
 pub fn plan(source: &Side, target: &Side, options: &Options) -> Plan {
     let mut matcher = Matcher {
@@ -23,17 +23,18 @@ pub fn plan(source: &Side, target: &Side, options: &Options) -> Plan {
     matcher.by_map(options);
     matcher.by_name();
     matcher.by_rule();
+    matcher.by_ending();
     if options.by_order {
         matcher.by_order();
     }
     matcher.finish()
 }
 
-struct Matcher<'a> {
-    source: &'a Side,
-    target: &'a Side,
+pub(super) struct Matcher<'a> {
+    pub(super) source: &'a Side,
+    pub(super) target: &'a Side,
     /// For every layer of the target that of the source.
-    partner: Vec<Option<(usize, By)>>,
+    pub(super) partner: Vec<Option<(usize, By)>>,
     /// Layers of the source that are somebody's.
     taken: Vec<bool>,
     plan: Plan,
@@ -61,7 +62,7 @@ impl Matcher<'_> {
         self.plan.conflicts.push(problem);
     }
 
-    fn pair(&mut self, source: usize, target: usize, by: By) {
+    pub(super) fn pair(&mut self, source: usize, target: usize, by: By) {
         if let (Some(partner), Some(taken)) = (self.partner.get_mut(target), self.taken.get_mut(source)) {
             *partner = Some((source, by));
             *taken = true;
@@ -77,6 +78,9 @@ impl Matcher<'_> {
             let layer = layer_called(self.target, name);
             let parameter = parameter_called(self.target, name);
             if layer.is_none() && parameter.is_none() {
+                if self.below(name, entry) {
+                    continue;
+                }
                 self.problem("the map names what the target does not have".to_owned(), name, None);
                 continue;
             }
@@ -118,6 +122,33 @@ impl Matcher<'_> {
                 ),
             }
         }
+    }
+
+    /// An entry for all layers below a name: what follows it is the same on both sides.
+    fn below(&mut self, name: &str, entry: &Entry) -> bool {
+        let inside = |layer: &Layer, name: &str| {
+            plain(&layer.name).strip_prefix(&format!("{}.", plain(name))).map(str::to_owned)
+        };
+        let target = self.target;
+        let layers = target.layers.iter().enumerate();
+        let targets: Vec<(usize, String)> = layers.filter_map(|(i, layer)| Some((i, inside(layer, name)?))).collect();
+        for (index, rest) in &targets {
+            let layer = target.layers.get(*index);
+            let Some(from) = &entry.from else {
+                self.kept.extend(layer.into_iter().flat_map(|layer| &layer.parameters).map(|p| p.name.clone()));
+                continue;
+            };
+            let source = self.source.layers.iter().position(|layer| inside(layer, from).as_ref() == Some(rest));
+            match (source, layer) {
+                (Some(source), _) => self.pair(source, *index, By::Map),
+                (None, Some(layer)) => {
+                    let message = format!("the map takes it from {from}, which has no layer {rest} in the source");
+                    self.problem(message, &layer.name, None);
+                }
+                (None, None) => {}
+            }
+        }
+        !targets.is_empty()
     }
 
     fn by_name(&mut self) {
@@ -177,43 +208,47 @@ impl Matcher<'_> {
         }
     }
 
-    /// Layers of the same kind and shapes, one after the other, where both sides have as many.
-    fn by_order(&mut self) {
-        let target = self.target;
-        let free: Vec<usize> =
-            (0..self.source.layers.len()).filter(|index| self.taken.get(*index) == Some(&false)).collect();
-        let open: Vec<usize> =
-            (0..target.layers.len()).filter(|index| self.partner.get(*index) == Some(&None)).collect();
-        // Whether all of the target can be made of the source, and nothing is left of it.
-        let fits = |source: usize, target: usize| match (self.source.layers.get(source), self.target.layers.get(target))
-        {
-            (Some(source), Some(layer)) => {
-                let flattened = self.flattened.get(&target).map(Vec::as_slice);
-                let pair = Pair { source, target: layer, from: self.source.family, to: self.target.family, flattened };
-                layer.parameters.iter().all(|parameter| pair.make(parameter).is_ok())
-                    && (source.kind == Kind::Unknown || layer.kind == Kind::Unknown || source.kind == layer.kind)
-                    && pair.leaves_nothing()
-            }
-            _ => false,
+    /// Names of which one is the end of the other, where that is so for no other name, and shapes agree.
+    fn by_ending(&mut self) {
+        let joined = |layer: &Layer| format!("_{}", plain(&layer.name).replace('.', "_"));
+        let (free, open) = (self.free(), self.open());
+        let named = |side: &Side, layers: &[usize]| -> Vec<(usize, String)> {
+            layers.iter().filter_map(|&index| Some((index, joined(side.layers.get(index)?)))).collect()
         };
-        let mut pairs = Vec::new();
-        let mut done = HashSet::new();
-        for &target in &open {
-            if done.contains(&target) {
-                continue;
-            }
-            let sources: Vec<usize> = free.iter().copied().filter(|&source| fits(source, target)).collect();
-            let Some(&first) = sources.first() else { continue };
-            let targets: Vec<usize> = open.iter().copied().filter(|&other| fits(first, other)).collect();
-            // All of one side must fit all of the other, or the order says nothing.
-            let is_clear = sources.len() == targets.len()
-                && targets.iter().all(|&t| free.iter().copied().filter(|&s| fits(s, t)).eq(sources.iter().copied()));
-            done.extend(targets.iter().copied());
-            if is_clear {
-                pairs.extend(sources.into_iter().zip(targets));
+        let (sources, targets) = (named(self.source, &free), named(self.target, &open));
+        let is_end = |a: &str, b: &str| a.len() > 1 && b.len() > 1 && (a.ends_with(b) || b.ends_with(a));
+        let of = |name: &str, all: &[(usize, String)]| -> Vec<usize> {
+            all.iter().filter(|(_, other)| is_end(name, other)).map(|(index, _)| *index).collect()
+        };
+        for (target, name) in &targets {
+            if let [source] = of(name, &sources)[..]
+                && let Some((_, back)) = sources.iter().find(|(index, _)| *index == source)
+                && of(back, &targets).len() == 1
+                && self.fits(source, *target).is_some()
+            {
+                self.pair(source, *target, By::Rule);
             }
         }
-        pairs.into_iter().for_each(|(source, target)| self.pair(source, target, By::Order));
+    }
+
+    /// Layers of the source that are nobody's.
+    pub(super) fn free(&self) -> Vec<usize> {
+        (0..self.source.layers.len()).filter(|index| self.taken.get(*index) == Some(&false)).collect()
+    }
+
+    /// Layers of the target that have no match.
+    pub(super) fn open(&self) -> Vec<usize> {
+        (0..self.target.layers.len()).filter(|index| self.partner.get(*index) == Some(&None)).collect()
+    }
+
+    /// Whether all of a layer of the target can be made of one of the source, and nothing is left of that; and whether
+    /// something of it is not in the source at all.
+    pub(super) fn fits(&self, source: usize, target: usize) -> Option<bool> {
+        let (source, layer) = (self.source.layers.get(source)?, self.target.layers.get(target)?);
+        let pair = self.pair_of(target, source, layer);
+        let made: Vec<Made> = layer.parameters.iter().map(|p| pair.make(p).ok()).collect::<Option<_>>()?;
+        let agree = source.kind == Kind::Unknown || layer.kind == Kind::Unknown || source.kind == layer.kind;
+        (agree && pair.leaves_nothing()).then(|| made.iter().any(|made| made.is_neutral))
     }
 
     fn finish(mut self) -> Plan {
@@ -269,6 +304,7 @@ impl Matcher<'_> {
                 }
             }
         }
+        self.plan.layers = self.layers();
         for (index, layer) in target.layers.iter().enumerate() {
             if let Some(partner) = self.partner.get(index).copied().flatten().and_then(|(at, _)| source.layers.get(at))
             {
@@ -281,6 +317,16 @@ impl Matcher<'_> {
         let all = source.layers.iter().flat_map(|layer| &layer.parameters);
         self.plan.left_in_source = all.map(|p| p.name.clone()).filter(|name| !used.contains(name)).collect();
         self.plan
+    }
+
+    /// What every layer of the target is from.
+    fn layers(&self) -> Vec<LayerMatch> {
+        let of = |(layer, partner): (&Layer, &Option<(usize, By)>)| LayerMatch {
+            target: layer.name.clone(),
+            parameters: layer.parameters.iter().map(|parameter| parameter.name.clone()).collect(),
+            source: partner.and_then(|(at, by)| Some((self.source.layers.get(at)?.name.clone(), by))),
+        };
+        self.target.layers.iter().zip(&self.partner).map(of).collect()
     }
 
     /// Whether a conflict tells of a tensor of the target.
@@ -340,8 +386,7 @@ impl Matcher<'_> {
         if is != expected {
             return Err(failed(format!("has the shape {expected:?}, the map gives {is:?} from {from}")));
         }
-        let tensor = tensor.cast(parameter.tensor.dtype());
-        Ok(Made { tensor, sources: vec![from.to_owned()] })
+        Ok(Made::of(found, tensor.cast(parameter.tensor.dtype())))
     }
 }
 
@@ -355,7 +400,7 @@ impl Pair<'_> {
             let neutral = match parameter.role {
                 Role::Bias | Role::RecurrentBias | Role::Beta => zero(&parameter.tensor),
                 Role::Named(_) => true,
-                _ => false,
+                _ => self.kind() != Kind::Norm,
             };
             let is_left = !neutral && !sources.contains(&parameter.name) && !self.is_spare(parameter);
             is_left.then_some(parameter.name.as_str())
@@ -373,19 +418,22 @@ impl Pair<'_> {
     }
 }
 
-/// A name with dots, in lower case. Keras' and PyTorch's words for directions are one.
+/// A name with dots, in lower case. Keras' and PyTorch's words for directions and for parts of attention are one.
 fn plain(name: &str) -> String {
     let parts: Vec<String> = name
         .split(['.', '/'])
         .filter(|part| !part.is_empty())
         .map(|part| part.replace('-', "_").to_ascii_lowercase())
         .collect();
-    let parts: Vec<&str> = match parts.last().map(String::as_str) {
-        Some(last) if last.starts_with("forward_") => parts.iter().map(String::as_str).take(parts.len() - 1).collect(),
-        Some(last) if last.starts_with("backward_") => {
-            parts.iter().map(String::as_str).take(parts.len() - 1).chain(["reverse"]).collect()
-        }
-        _ => parts.iter().map(String::as_str).collect(),
-    };
+    let mut parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    if let Some(last) = parts.pop() {
+        parts.extend(match last {
+            _ if last.starts_with("forward_") => None,
+            _ if last.starts_with("backward_") => Some("reverse"),
+            "query_dense" | "key_dense" | "value_dense" => Some(last.trim_end_matches("_dense")),
+            "output_dense" | "attention_output" => Some("out_proj"),
+            _ => Some(last),
+        });
+    }
     parts.join(".")
 }

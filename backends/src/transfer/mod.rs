@@ -6,6 +6,7 @@
 mod layer;
 mod map;
 mod matching;
+mod order;
 mod turn;
 
 #[cfg(test)]
@@ -13,7 +14,7 @@ mod tests;
 
 use modelport_ir::{Problem, Tensor};
 
-pub use layer::{Family, Layer, Side};
+pub use layer::{Family, KerasLayer, Layer, Side, replaced};
 pub use map::{Entry, Map};
 
 /// How to match.
@@ -64,11 +65,24 @@ pub struct Match {
     pub by: By,
 }
 
+/// A layer of the target and where it is from.
+#[derive(Clone, Debug)]
+pub struct LayerMatch {
+    /// The target's name for it.
+    pub target: String,
+    /// The names of its tensors.
+    pub parameters: Vec<String>,
+    /// The source's name for it, and why, if there is a match.
+    pub source: Option<(String, By)>,
+}
+
 /// What fits and what does not.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// What is copied, in the order of the target.
     pub matches: Vec<Match>,
+    /// All layers of the target.
+    pub layers: Vec<LayerMatch>,
     /// Tensors of the source that nothing is made of.
     pub left_in_source: Vec<String>,
     /// Tensors of the target that stay as they are.

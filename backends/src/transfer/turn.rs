@@ -9,6 +9,14 @@ use crate::gates;
 pub struct Made {
     pub tensor: Tensor,
     pub sources: Vec<String>,
+    /// Whether the source has nothing of it: it is what changes nothing.
+    pub is_neutral: bool,
+}
+
+impl Made {
+    pub fn of(source: &Parameter, tensor: Tensor) -> Made {
+        Made { tensor, sources: vec![source.name.clone()], is_neutral: false }
+    }
 }
 
 /// Why there is none.
@@ -56,6 +64,16 @@ impl Pair<'_> {
 
     /// The tensor of the target that this parameter is, made of the source's.
     pub fn make(&self, parameter: &Parameter) -> Outcome<Made> {
+        let before = [(self.source, self.target), (self.target, self.source)]
+            .into_iter()
+            .find(|(one, other)| self.kind() == Kind::Gru && !one.reset_after && other.reset_after);
+        if let Some((_, other)) = before {
+            let who = if std::ptr::eq(other, self.source) { "source" } else { "target" };
+            return conflict(
+                format!("is of a GRU that resets before the product, and the {who}'s resets after it"),
+                "no weights make them equal: make the Keras model with GRU(..., reset_after=True), as PyTorch's are",
+            );
+        }
         let made = match Self::is_channels_first(self.from) == Self::is_channels_first(self.to) {
             true => self.alike(parameter),
             false if self.from == Family::PyTorch => self.keras_from(parameter),
@@ -65,7 +83,13 @@ impl Pair<'_> {
             Err(Missing::Absent) => self.neutral(parameter)?,
             made => made?,
         };
-        let (is, expected) = (made.tensor.shape(), parameter.tensor.shape());
+        let expected = parameter.tensor.shape();
+        // Dense layers of attention have an axis for the heads.
+        let made = match self.kind() == Kind::Dense && made.tensor.numel() == parameter.tensor.numel() {
+            true if expected.len() != made.tensor.rank() => Made { tensor: reshaped(&made.tensor, &expected)?, ..made },
+            _ => made,
+        };
+        let is = made.tensor.shape();
         if is != expected {
             let from = made.sources.join(" + ");
             let hint = "make the target with the source's sizes, or leave such layers as they are with --partial";
@@ -78,17 +102,17 @@ impl Pair<'_> {
         roles.iter().find_map(|role| self.source.get(role)).ok_or(Missing::Absent)
     }
 
-    /// A norm without factor or shift is one with ones or zeros.
+    /// What the source does not have, and what would change nothing: ones and zeros of a norm, a bias of zeros.
     fn neutral(&self, parameter: &Parameter) -> Outcome<Made> {
-        let is_normalised = [Role::Mean, Role::Gamma, Role::Beta].iter().any(|role| self.source.get(role).is_some());
-        match neutral_value(parameter).filter(|_| self.kind() == Kind::Norm && is_normalised) {
-            Some(value) => {
-                let shape = parameter.tensor.shape();
-                let values = std::iter::repeat_n(value, parameter.tensor.numel());
-                Ok(Made { tensor: Tensor::from_f64(DType::Float32, &shape, values), sources: Vec::new() })
-            }
-            None => Err(Missing::Absent),
-        }
+        let roles = [Role::Mean, Role::Gamma, Role::Beta, Role::Weight, Role::DepthwiseKernel, Role::RecurrentKernel];
+        let is_there = roles.iter().any(|role| self.source.get(role).is_some());
+        let is_bias = matches!(parameter.role, Role::Bias | Role::RecurrentBias);
+        let value = neutral_value(parameter).filter(|_| is_there && (is_bias || self.kind() == Kind::Norm));
+        let value = value.ok_or(Missing::Absent)?;
+        let shape = parameter.tensor.shape();
+        let values = std::iter::repeat_n(value, parameter.tensor.numel());
+        let tensor = Tensor::from_f64(DType::Float32, &shape, values);
+        Ok(Made { tensor, sources: Vec::new(), is_neutral: true })
     }
 
     /// Whether a tensor of the source that nothing is made of changes nothing: ones or zeros of a norm.
@@ -108,33 +132,37 @@ impl Pair<'_> {
             _ => {}
         }
         let found = self.source(&roles)?;
-        let squeezed = parameter.role == Role::Alpha;
-        let tensor = if squeezed { reshaped(&found.tensor, &parameter.tensor.shape())? } else { found.tensor.clone() };
-        Ok(Made { tensor, sources: vec![found.name.clone()] })
+        // A factor for each channel has axes of one element, and a convolution over the whole map is a dense layer.
+        let (shape, flattened) = (found.tensor.shape(), self.target.after_flatten.as_deref());
+        let covers = shape.split_last().is_some_and(|(_, rows)| {
+            let is_pixel = rows.split_last().is_some_and(|(_, window)| window.iter().all(|size| *size == 1));
+            flattened == Some(rows) || flattened.is_none() && is_pixel
+        });
+        let is_other = parameter.role == Role::Alpha
+            || parameter.role == Role::Weight && self.target.kind == Kind::Dense && shape.len() > 2 && covers;
+        let tensor = match is_other {
+            true => reshaped(&found.tensor, &parameter.tensor.shape())?,
+            false => found.tensor.clone(),
+        };
+        Ok(Made::of(found, tensor))
     }
 
     /// The tensor of a Keras layer.
     fn keras_from(&self, parameter: &Parameter) -> Outcome<Made> {
         let kind = self.kind();
-        let one = |found: &Parameter, tensor: Tensor| Ok(Made { tensor, sources: vec![found.name.clone()] });
+        let one = |found: &Parameter, tensor: Tensor| Ok(Made::of(found, tensor));
         match (&parameter.role, kind) {
             (Role::Bias, Kind::Lstm | Kind::SimpleRnn) => {
                 let (input, recurrent) = (self.source(&[Role::Bias])?, self.source(&[Role::RecurrentBias])?);
                 let sum = gates::sum(&input.tensor, &recurrent.tensor).map_err(failed)?;
-                Ok(Made { tensor: sum, sources: vec![input.name.clone(), recurrent.name.clone()] })
+                Ok(both(input, recurrent, sum))
             }
             (Role::Bias, Kind::Gru) => {
                 let (input, recurrent) = (self.source(&[Role::Bias])?, self.source(&[Role::RecurrentBias])?);
-                if parameter.tensor.rank() != 2 {
-                    return conflict(
-                        "is a GRU with reset_after=False, which PyTorch does not have",
-                        "make the model with GRU(..., reset_after=True)",
-                    );
-                }
                 let row = |tensor: &Tensor| reshaped(&swapped(tensor)?, &[1, tensor.numel()]);
                 let rows = [row(&input.tensor)?, row(&recurrent.tensor)?];
                 let tensor = Tensor::joined(&rows, 0).map_err(failed)?;
-                Ok(Made { tensor, sources: vec![input.name.clone(), recurrent.name.clone()] })
+                Ok(both(input, recurrent, tensor))
             }
             (Role::Weight | Role::RecurrentKernel, Kind::Gru) => {
                 let found = self.source(std::slice::from_ref(&parameter.role))?;
@@ -182,23 +210,24 @@ impl Pair<'_> {
                 };
                 let shape = tensor.shape();
                 let spatial = shape.get(2..).unwrap_or_default();
+                if shape.get(..2) != Some(&[inputs * multiplier, 1]) {
+                    let expected: Vec<usize> = [inputs * multiplier, 1].iter().chain(spatial).copied().collect();
+                    return conflict(format!("is a depthwise kernel of {expected:?}, its match has {shape:?}"), "");
+                }
                 let split: Vec<usize> = [inputs, multiplier].iter().chain(spatial).copied().collect();
                 let tensor = reshaped(tensor, &split)?;
                 permuted(&tensor, &(2..rank).chain([0, 1]).collect::<Vec<_>>())
             }
             Kind::Dense => {
-                if !self.target.after_flatten || self.flattened.is_some() {
-                    let tensor = match self.flattened {
-                        Some(shape) => rows(tensor, 1, shape, true)?,
-                        None => tensor.clone(),
-                    };
-                    return permuted(&tensor, &[1, 0]);
-                }
-                self.flatten_unknown()
+                let tensor = match self.flattened_by(self.target)? {
+                    Some(shape) => rows(tensor, 1, &shape, true)?,
+                    None => tensor.clone(),
+                };
+                permuted(&tensor, &[1, 0])
             }
             Kind::Embedding => Ok(tensor.clone()),
             Kind::PRelu => reshaped(tensor, &parameter.tensor.shape()),
-            Kind::Unknown | Kind::Other | Kind::Separable => self.how_unknown(),
+            Kind::Unknown | Kind::Other => self.how_unknown(),
             _ => Ok(tensor.clone()),
         }
     }
@@ -206,12 +235,12 @@ impl Pair<'_> {
     /// The tensor of a PyTorch layer.
     fn pytorch_from(&self, parameter: &Parameter) -> Outcome<Made> {
         let kind = self.kind();
-        let one = |found: &Parameter, tensor: Tensor| Ok(Made { tensor, sources: vec![found.name.clone()] });
+        let one = |found: &Parameter, tensor: Tensor| Ok(Made::of(found, tensor));
         match (&parameter.role, kind) {
             (Role::Bias | Role::RecurrentBias, Kind::Gru) => {
                 let found = self.source(&[Role::Bias])?;
                 let [2, units] = found.tensor.shape()[..] else {
-                    return conflict("is of a GRU with reset_after=False, which PyTorch does not have", "");
+                    return conflict(format!("needs two biases, {} is {:?}", found.name, found.tensor.shape()), "");
                 };
                 let row = usize::from(parameter.role == Role::RecurrentBias);
                 let bias = found.tensor.sliced(0, row, row + 1).and_then(|bias| bias.reshaped(&[units]));
@@ -221,7 +250,8 @@ impl Pair<'_> {
                 // Keras has one bias; its whole is in the other.
                 self.source(&[Role::Bias])?;
                 let shape = parameter.tensor.shape();
-                Ok(Made { tensor: Tensor::from_f64(DType::Float32, &shape, []), sources: Vec::new() })
+                let tensor = Tensor::from_f64(DType::Float32, &shape, []);
+                Ok(Made { tensor, sources: Vec::new(), is_neutral: false })
             }
             (Role::Weight | Role::RecurrentKernel, Kind::Gru) => {
                 let found = self.source(std::slice::from_ref(&parameter.role))?;
@@ -263,14 +293,16 @@ impl Pair<'_> {
                 reshaped(&tensor, &parameter.tensor.shape())
             }
             (_, Kind::Dense) => {
-                if !self.source.after_flatten || self.flattened.is_some() {
-                    let tensor = permuted(tensor, &[1, 0])?;
-                    return match self.flattened {
-                        Some(shape) => rows(&tensor, 1, shape, false),
-                        None => Ok(tensor),
-                    };
+                let expected = parameter.tensor.shape();
+                let tensor = match rank {
+                    2 => tensor.clone(),
+                    _ => reshaped(tensor, &expected.iter().rev().copied().collect::<Vec<_>>())?,
+                };
+                let tensor = permuted(&tensor, &[1, 0])?;
+                match self.flattened_by(self.source)? {
+                    Some(shape) => rows(&tensor, 1, &shape, false),
+                    None => Ok(tensor),
                 }
-                self.flatten_unknown()
             }
             _ => self.how_unknown(),
         }
@@ -282,7 +314,19 @@ impl Pair<'_> {
         if found.tensor.rank() > 1 {
             return self.how_unknown();
         }
-        Ok(Made { tensor: found.tensor.clone(), sources: vec![found.name.clone()] })
+        Ok(Made::of(found, found.tensor.clone()))
+    }
+
+    /// The shape of what was flattened before a layer, channels first: as the user says it, or as the Keras file does.
+    fn flattened_by(&self, keras: &Layer) -> Outcome<Option<Vec<usize>>> {
+        match (self.flattened, keras.after_flatten.as_deref()) {
+            (Some(shape), _) => Ok(Some(shape.to_vec())),
+            (None, None) => Ok(None),
+            (None, Some([spatial @ .., channels])) => {
+                Ok(Some(std::iter::once(channels).chain(spatial).copied().collect()))
+            }
+            (None, Some([])) => self.flatten_unknown(),
+        }
     }
 
     fn how_unknown<T>(&self) -> Outcome<T> {
@@ -313,9 +357,14 @@ impl Pair<'_> {
 fn neutral_value(parameter: &Parameter) -> Option<f64> {
     match parameter.role {
         Role::Gamma | Role::Weight => Some(1.0),
-        Role::Beta | Role::Bias => Some(0.0),
+        Role::Beta | Role::Bias | Role::RecurrentBias => Some(0.0),
         _ => None,
     }
+}
+
+/// A tensor that is made of two biases.
+fn both(input: &Parameter, recurrent: &Parameter, tensor: Tensor) -> Made {
+    Made { tensor, sources: vec![input.name.clone(), recurrent.name.clone()], is_neutral: false }
 }
 
 fn permuted(tensor: &Tensor, order: &[usize]) -> Outcome<Tensor> {

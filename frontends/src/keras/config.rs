@@ -24,6 +24,8 @@ pub struct Entry {
     pub config: Value,
     /// Names of the layers that it reads.
     pub reads: Vec<String>,
+    /// The shape of what it reads first, without the batch, where it is known.
+    pub input: Option<Vec<usize>>,
     /// The layers of a model.
     pub inner: Option<Config>,
     /// An operation has no place among the layers.
@@ -62,33 +64,97 @@ impl Config {
             .collect()
     }
 
-    /// Whether the rows of a layer's kernel are in the order of a `Flatten`. Unknown layers on the way count as such.
-    pub fn is_after_flatten(&self, name: &str) -> bool {
-        let mut flattened = false;
+    /// What a model computes in another way than most of PyTorch's, though it has the same parameters.
+    pub fn unlike_pytorch(&self) -> Vec<String> {
+        let mut layers = Vec::new();
+        self.all(&mut layers);
+        let mut notes = Vec::new();
+        let norms = layers.iter().filter(|entry| entry.class.ends_with("normalization"));
+        let epsilons = norms.filter_map(|entry| entry.config.get("epsilon")?.as_f64());
+        // Some of Keras' own have 1.001e-5.
+        let mut found: Vec<f64> = epsilons.filter(|epsilon| (epsilon / 1e-5 - 1.0).abs() > 0.01).collect();
+        found.sort_by(f64::total_cmp);
+        for same in found.chunk_by(|a, b| a == b) {
+            let value = same.first().copied().unwrap_or_default();
+            notes.push(format!("{} norms have epsilon={value}, where PyTorch's have 1e-5 unless told", same.len()));
+        }
+        let numbers = |entry: &Entry, key: &str| -> Vec<u64> {
+            let value = entry.config.get(key);
+            let list = value.and_then(Value::as_array).map(|list| list.iter().filter_map(Value::as_u64).collect());
+            list.or_else(|| Some(vec![value?.as_u64()?])).unwrap_or_default()
+        };
+        let pads_at_end = |entry: &&&Entry| {
+            let is_strided = numbers(entry, "strides").iter().any(|stride| *stride > 1);
+            let kernels = [numbers(entry, "kernel_size"), numbers(entry, "pool_size")].concat();
+            let is_same = entry.config.get("padding").and_then(Value::as_str) == Some("same");
+            let is_transposed = entry.class.ends_with("transpose");
+            let pads = entry.config.get("padding").and_then(Value::as_array).into_iter().flatten();
+            let is_uneven = pads.filter_map(Value::as_array).any(|pair| pair.first() != pair.last());
+            is_same && is_strided && !is_transposed && kernels.iter().any(|size| *size > 1)
+                || entry.class.starts_with("zero_padding") && is_uneven
+        };
+        let count = layers.iter().filter(pads_at_end).count();
+        if count > 0 {
+            notes.push(format!(
+                "{count} layers pad more at the end than at the beginning (padding=\"same\" with strides, or a padding of \
+                 two sizes), where PyTorch's pad both alike: ZeroPadding2D(kernel_size // 2) and padding=\"valid\" do so"
+            ));
+        }
+        notes
+    }
+
+    /// All layers, also those of models in the model.
+    fn all<'a>(&'a self, into: &mut Vec<&'a Entry>) {
+        for entry in &self.layers {
+            into.push(entry);
+            if let Some(inner) = &entry.inner {
+                inner.all(into);
+            }
+        }
+    }
+
+    /// Whether the rows of a layer's kernel are in the order of a `Flatten`, and what that took, if it is known. Unknown
+    /// layers on the way count as acting element by element.
+    pub fn flattened(&self, name: &str) -> Option<Vec<usize>> {
+        let mut flattened: Option<Vec<usize>> = None;
         let mut at = self.find(name);
         for _ in 0..self.layers.len() {
             let Some(source) = at.and_then(|entry| entry.reads.first()).and_then(|name| self.find(name)) else { break };
             let class = source.class.as_str();
             at = Some(source);
-            if matches!(class, "flatten" | "reshape") {
-                flattened = true;
+            if class == "flatten" {
+                flattened = Some(source.input.clone().unwrap_or_default());
+            } else if class == "reshape" && !keeps_last_axis(source) {
+                flattened = Some(Vec::new());
             } else if class.starts_with("global_") && source.config.get("keepdims") != Some(&Value::Bool(true)) {
-                return false;
+                return None;
             } else if ["conv", "pooling", "up_sampling", "zero_padding", "cropping", "concatenate", "resizing"]
                 .iter()
                 .any(|word| class.contains(word))
                 || class == "input_layer"
             {
-                return flattened && rank(source) != Some(2);
+                return flattened.filter(|_| rank(source) != Some(2));
             } else if ["dense", "lstm", "gru", "rnn", "bidirectional", "embedding"]
                 .iter()
                 .any(|word| class.contains(word))
             {
-                return false;
+                return None;
             }
         }
-        false
+        None
     }
+}
+
+/// Whether a reshape leaves the channels what they are.
+fn keeps_last_axis(entry: &Entry) -> bool {
+    let last = |shape: &Value| shape.as_array()?.last()?.as_u64();
+    let after = entry.config.get("target_shape").and_then(last);
+    after.is_some() && after == entry.input.as_ref().and_then(|shape| shape.last()).map(|size| *size as u64)
+}
+
+/// The sizes of a shape behind the batch, if all are known.
+fn sizes(shape: &Value) -> Option<Vec<usize>> {
+    shape.as_array()?.iter().skip(1).map(|size| usize::try_from(size.as_u64()?).ok()).collect()
 }
 
 /// The rank of what an input takes, with the batch.
@@ -108,8 +174,12 @@ fn layers(config: &Value, depth: usize) -> Config {
         let class = snake_case(text(layer, "class_name").unwrap_or_default());
         let module = text(layer, "module").unwrap_or_default();
         let mut reads = Vec::new();
+        let mut input = layer.pointer("/build_config/input_shape").and_then(sizes);
         match layer.get("inbound_nodes") {
-            Some(nodes) => sources(nodes, &mut reads, 0),
+            Some(nodes) => {
+                sources(nodes, &mut reads, 0);
+                input = nodes.pointer("/0/args/0/config/shape").and_then(sizes).or(input);
+            }
             None if is_sequential => reads.extend(result.layers.last().map(|entry: &Entry| entry.name.clone())),
             None => {}
         }
@@ -118,6 +188,7 @@ fn layers(config: &Value, depth: usize) -> Config {
             name,
             class,
             reads,
+            input,
             inner: has_layers.then(|| layers(inner, depth + 1)),
             is_operation: module.contains(".ops"),
             config: if has_layers { Value::Null } else { inner.clone() },

@@ -73,9 +73,12 @@ pub struct Layer {
     pub class: Option<String>,
     /// Its variables.
     pub variables: Vec<Variable>,
-    /// Whether it reads, perhaps through layers that act element by element, what a `Flatten` makes of more than
-    /// one axis: the order of its rows then depends on the framework.
-    pub after_flatten: bool,
+    /// Where it reads, perhaps through layers that act element by element, what a `Flatten` makes of more than one axis:
+    /// the shape of that, channels last, or nothing where the file does not say it. The order of the layer's rows then
+    /// depends on the framework.
+    pub after_flatten: Option<Vec<usize>>,
+    /// Its settings, or null.
+    pub config: Value,
 }
 
 /// A variable of a layer.
@@ -87,6 +90,34 @@ pub struct Variable {
     pub path: String,
     /// Its elements.
     pub tensor: Tensor,
+}
+
+/// What a model computes in another way than most of PyTorch's, though it has the same parameters: in words, with the
+/// number of layers.
+pub fn unlike_pytorch(stored: &Stored) -> Vec<String> {
+    match stored.config.as_deref().map(Config::parse) {
+        Some(config) => config.map(|config| config.unlike_pytorch()).unwrap_or_default(),
+        None => unsaid_flattening(&stored.layers).into_iter().collect(),
+    }
+}
+
+/// Dense layers that may read what was flattened, in a file that does not say it.
+fn unsaid_flattening(layers: &[Layer]) -> Option<String> {
+    let kernel = |layer: &Layer| layer.variables.iter().find(|v| v.name == "kernel").map(|v| v.tensor.shape());
+    let shapes: Vec<(&str, Vec<usize>)> = layers.iter().filter_map(|l| Some((l.name.as_str(), kernel(l)?))).collect();
+    let channels: Vec<usize> =
+        shapes.iter().filter(|(_, s)| s.len() > 2).filter_map(|(_, s)| s.last().copied()).collect();
+    let may_be = |shape: &[usize]| match shape {
+        [rows, _] => channels.iter().any(|channels| rows > channels && rows.is_multiple_of(*channels)),
+        _ => false,
+    };
+    let names: Vec<&str> = shapes.iter().filter(|(_, shape)| may_be(shape)).map(|(name, _)| *name).collect();
+    let first = names.first()?;
+    Some(format!(
+        "the file does not say what {} read: if it was flattened, say so in the map, \
+         {{\"{first}\": {{\"from\": …, \"flattened\": [512, 7, 7]}}}}",
+        names.join(", ")
+    ))
 }
 
 /// Whether a file is certainly one of Keras': HDF5, or an archive with a configuration.

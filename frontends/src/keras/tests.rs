@@ -91,7 +91,10 @@ fn legacy_weights_by_name() {
     assert_eq!(names(&stored), ["up/kernel", "head/kernel", "last/kernel", "lstm/recurrent_kernel"]);
     let classes: Vec<_> = stored.layers.iter().map(|layer| layer.class.as_deref().unwrap()).collect();
     assert_eq!(classes, ["conv2d_transpose", "dense", "dense", "lstm"]);
-    assert_eq!(stored.layers.iter().map(|layer| layer.after_flatten).collect::<Vec<_>>(), [false, true, false, false]);
+    assert_eq!(
+        stored.layers.iter().map(|layer| layer.after_flatten.is_some()).collect::<Vec<_>>(),
+        [false, true, false, false]
+    );
     assert!(stored.root.dataset(&stored.layers[3].variables[0].path).is_some());
 }
 

@@ -27,11 +27,14 @@ struct Place<'a> {
 fn collect(group: &Group, at: &Place, config: Option<&Config>, layers: &mut Vec<Layer>) -> Outcome<()> {
     let variables = own(group, at)?;
     if !variables.is_empty() {
-        let after_flatten = config.is_some_and(|config| config.is_after_flatten(last(&at.name)));
+        let after_flatten = config.and_then(|config| config.flattened(last(&at.name)));
+        let config = at.settings.clone();
         match layers.last_mut() {
             // A cell belongs to its layer.
             Some(layer) if layer.name == at.name => layer.variables.extend(variables),
-            _ => layers.push(Layer { name: at.name.clone(), class: at.class.clone(), variables, after_flatten }),
+            _ => {
+                layers.push(Layer { name: at.name.clone(), class: at.class.clone(), variables, after_flatten, config })
+            }
         }
     }
     let join = |name: &str| if at.name.is_empty() { name.to_owned() } else { format!("{}/{name}", at.name) };
@@ -52,8 +55,8 @@ fn collect(group: &Group, at: &Place, config: Option<&Config>, layers: &mut Vec<
                     } else {
                         let start = layers.len();
                         collect(layer, &place, None, layers)?;
-                        let flattened = config.is_after_flatten(&entry.name);
-                        layers.iter_mut().skip(start).for_each(|layer| layer.after_flatten = flattened);
+                        let flattened = config.flattened(&entry.name);
+                        layers.iter_mut().skip(start).for_each(|layer| layer.after_flatten.clone_from(&flattened));
                     }
                 }
             }
@@ -71,7 +74,12 @@ fn collect(group: &Group, at: &Place, config: Option<&Config>, layers: &mut Vec<
             }
         }
     }
-    for (name, node) in &group.members {
+    let mut parts: Vec<(&String, &Node)> = group.members.iter().collect();
+    // Attention has them in the order in which it makes them.
+    let place =
+        |name: &str| ["query_dense", "key_dense", "value_dense", "output_dense"].iter().position(|part| *part == name);
+    parts.sort_by_key(|(name, _)| place(name));
+    for (name, node) in parts {
         let Node::Group(part) = node else { continue };
         if ["vars", "layers", "seed_generator", "optimizer", "_layer_checkpoint_dependencies"].contains(&name.as_str())
         {
@@ -86,7 +94,7 @@ fn collect(group: &Group, at: &Place, config: Option<&Config>, layers: &mut Vec<
             }
             ("forward_layer" | "backward_layer", None) => (join(name), None, &Value::Null),
             // Parts of attention are dense layers over several axes.
-            _ => (join(name), name.ends_with("_dense").then(|| "einsum_dense".to_owned()), &Value::Null),
+            _ => (join(name), name.ends_with("_dense").then(|| "attention_dense".to_owned()), &Value::Null),
         };
         collect(part, &Place { path: path(name), name: label, class, settings }, None, layers)?;
     }
@@ -184,8 +192,9 @@ pub fn of_legacy(root: &Group, folder: &str, config: Option<&Config>) -> Outcome
                 None => {
                     let entry = config.and_then(|config| config.find_inside(last(&owner)).or(config.find(&layer)));
                     let class = entry.map(|entry| class_of(entry, &owner));
-                    let after_flatten = config.is_some_and(|config| config.is_after_flatten(last(&owner)));
-                    layers.push(Layer { name: owner, class, variables: vec![variable], after_flatten });
+                    let after_flatten = config.and_then(|config| config.flattened(last(&owner)));
+                    let config = entry.map_or(Value::Null, |entry| settings_of(entry, &owner).clone());
+                    layers.push(Layer { name: owner, class, variables: vec![variable], after_flatten, config });
                 }
             }
         }
@@ -193,10 +202,22 @@ pub fn of_legacy(root: &Group, folder: &str, config: Option<&Config>) -> Outcome
     Ok(layers)
 }
 
-/// The class of a layer, or of the one that it wraps.
+/// The layer that a layer wraps, if the owner of a variable is that.
+fn wrapped<'a>(entry: &'a Entry, owner: &str) -> Option<&'a Value> {
+    entry.config.get("layer").filter(|_| entry.name != last(owner) || entry.class == "time_distributed")
+}
+
+/// The class of a layer, or of the one that it wraps. Parts of attention are dense layers over several axes.
 fn class_of(entry: &Entry, owner: &str) -> String {
-    let wrapped = entry.config.get("layer").filter(|_| entry.name != last(owner) || entry.class == "time_distributed");
-    wrapped.and_then(|inner| text(inner, "class_name")).map_or_else(|| entry.class.clone(), snake_case)
+    if entry.class.ends_with("_attention") && entry.name != last(owner) {
+        return "attention_dense".to_owned();
+    }
+    wrapped(entry, owner).and_then(|inner| text(inner, "class_name")).map_or_else(|| entry.class.clone(), snake_case)
+}
+
+/// The settings that go with the class.
+fn settings_of<'a>(entry: &'a Entry, owner: &str) -> &'a Value {
+    wrapped(entry, owner).and_then(|inner| inner.get("config")).unwrap_or(&entry.config)
 }
 
 /// The layer and the variable that a weight's name means: `lstm/lstm_cell/kernel:0` is `kernel` of `lstm`.
