@@ -31,6 +31,18 @@ WITHOUT_LAYERS = {
     "unet",
 }
 NETWORKS = {case.name: case for case in harness.cases()}
+# What is folded for inference: norms before and after convolutions, depthwise and transposed ones, moving averages,
+# convolutions over whole maps, recurrent layers.
+FOR_INFERENCE = {
+    "cnn_training_ema",
+    "inception_v3_training",
+    "keras_rnn",
+    "mobilenet_v2",
+    "resnet_v1_50",
+    "resnet_v2_50",
+    "unet",
+    "vgg_16",
+} & set(NETWORKS)
 # All operators take minutes: MODELPORT_KERAS_OPS=1 runs every one.
 EVERY = int(os.environ.get("MODELPORT_KERAS_OPS", 14))
 OPS = [case for case in op_cases.cases() if not case.unsupported and case.facts.get("tier", 1) == 1]
@@ -149,6 +161,37 @@ def test_op(name, backend, results):
         assert wrong is not None and reason in wrong
     else:
         assert wrong is None, wrong
+
+
+@pytest.fixture(scope="session")
+def jobs_for_inference(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keras_inference")
+    options = ["--for", "inference"]
+    return folder, [
+        with_models(network_job(NETWORKS[name], folder / name, *options, model="model.weights.h5"))
+        for name in sorted(FOR_INFERENCE)
+    ]
+
+
+@pytest.fixture(scope="session")
+def results_for_inference(jobs_for_inference):
+    folder, jobs = jobs_for_inference
+    return functools.cache(lambda backend: work(jobs, folder, backend))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", sorted(FOR_INFERENCE))
+def test_for_inference(name, backend, results_for_inference):
+    wrong = results_for_inference(backend)[name]
+    assert wrong is None, wrong
+
+
+@pytest.mark.parametrize("name", sorted(FOR_INFERENCE))
+def test_what_is_folded_for_inference(name, jobs_for_inference):
+    """Nothing that only trains is left; norms are left where no kernel can take them."""
+    code = (jobs_for_inference[0] / name / "model.py").read_text()
+    assert "Dropout" not in code
+    assert name in {"resnet_v2_50", "unet"} or "BatchNormalization" not in code
 
 
 @pytest.fixture(scope="session")

@@ -321,21 +321,21 @@ fn endings_of_names_say_what_the_order_does_not() {
     };
     let torch_names = ["layer#.0.conv1", "layer#.0.conv3", "layer#.0.down.0"];
     let mut tensors: Vec<(String, Tensor)> = Vec::new();
-    for index in 0..3 {
+    for (index, width) in sizes.into_iter().enumerate() {
         for (name, [inputs, out]) in block(index, torch_names) {
             let more = usize::from(index > 0 && name.contains("down"));
             tensors.push((format!("{name}.weight"), counting(&[out, inputs + more])));
         }
-        tensors.push((format!("layer{index}.1.conv3.weight"), counting(&[9, sizes[index]])));
+        tensors.push((format!("layer{index}.1.conv3.weight"), counting(&[9, width])));
     }
     let source = Side::pytorch(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)));
     let mut layers: Vec<(String, Vec<usize>)> = Vec::new();
-    for index in 0..3 {
+    for (index, width) in sizes.into_iter().enumerate() {
         for (name, [inputs, out]) in block(index, ["c#_b0_1_conv", "c#_b0_0_conv", "c#_b0_3_conv"]) {
             let more = usize::from(index > 0 && name.contains("_0_"));
             layers.push((name, vec![inputs + more, out]));
         }
-        layers.push((format!("c{index}_b1_3_conv"), vec![sizes[index], 9]));
+        layers.push((format!("c{index}_b1_3_conv"), vec![width, 9]));
     }
     let variables: Vec<[Named; 1]> = layers.iter().map(|(_, shape)| [("kernel", shape.as_slice())]).collect();
     let named: Vec<(&str, Option<&str>, &[Named])> = std::iter::zip(&layers, &variables)
