@@ -27,7 +27,10 @@ WITHOUT_LAYERS = {
     "inception_resnet_v2",
     "inception_resnet_v2_training",
     "nasnet",
+    "text_birnn_lengths",
     "text_cnn_2d",
+    "text_gru_lengths",
+    "text_rnn_lengths",
     "unet",
 }
 NETWORKS = {case.name: case for case in harness.cases()}

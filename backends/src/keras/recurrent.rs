@@ -99,7 +99,7 @@ fn initial_states(b: &mut Builder<'_>, op: &Recurrent) -> Result<Vec<Expr>, Prob
 fn constructor(op: &Recurrent, sequences: bool, states: bool) -> Expr {
     let class = match op.cell {
         Cell::Lstm => "LSTM",
-        Cell::Gru => "GRU",
+        Cell::Gru | Cell::GruResetBefore => "GRU",
         Cell::Tanh | Cell::Relu => "SimpleRNN",
     };
     let flag = |name: &str, value: bool, default: bool| {
@@ -113,6 +113,7 @@ fn constructor(op: &Recurrent, sequences: bool, states: bool) -> Expr {
         flag("use_bias", op.bias, true),
         flag("return_sequences", sequences, false),
         flag("return_state", states, false),
+        flag("reset_after", op.cell != Cell::GruResetBefore, true),
     ];
     let layer = Expr::call(&format!("layers.{class}"), args);
     match op.bidirectional {
@@ -126,7 +127,7 @@ fn weights(b: &Builder<'_>, op: &Recurrent, row: usize, part: &str) -> Result<Ve
     let slot = |i: usize| 1 + row * op.weights() + i;
     let made = |tensor: Result<Tensor, String>| tensor.map_err(|message| b.problem(message));
     let gates = |tensor: &Tensor| match op.cell {
-        Cell::Gru => gates::swapped(tensor),
+        Cell::Gru | Cell::GruResetBefore => gates::swapped(tensor),
         _ => Ok(tensor.clone()),
     };
     let kernel = |i: usize, key: &str| -> Result<Param, Problem> {
@@ -143,6 +144,7 @@ fn weights(b: &Builder<'_>, op: &Recurrent, row: usize, part: &str) -> Result<Ve
                 let row = |param: &Param| gates(&param.tensor)?.reshaped(&[1, param.tensor.numel()]);
                 row(&input).and_then(|input| Tensor::joined(&[input, row(&recurrent)?], 0))
             }
+            Cell::GruResetBefore => gates::sum(&input.tensor, &recurrent.tensor).and_then(|sum| gates::swapped(&sum)),
             _ => gates::sum(&input.tensor, &recurrent.tensor),
         };
         params.push(Param { key: format!("{part}bias"), tensor: made(tensor)?, source: input.source });

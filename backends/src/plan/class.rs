@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use modelport_ir::{Graph, NodeId, Value};
 
 use super::Dialect;
-use super::arguments::{Declared, arguments, is_channels};
+use super::arguments::{Arguments, Declared, arguments, is_channels};
 use super::block::{Block, Item, call_item, is_layers, member_role, signature, slots, split};
 use super::forward::{self, Body, Step};
 use super::leaf::{Leaf, MemberKind, Param};
@@ -537,7 +537,9 @@ impl Planner<'_> {
         let mut member_names: Vec<Vec<String>> = Vec::new();
         let mut notes = BTreeMap::new();
         let mut kept = Vec::new();
-        let mut namer = Namer::default();
+        // A module keeps such an argument under its name.
+        let kept_names = if self.dialect.functional { Vec::new() } else { kept_names(first, &arguments) };
+        let mut namer = Namer::avoiding(kept_names.iter().map(String::as_str));
         // What is shared is one member.
         let mut met: HashSet<&String> = HashSet::new();
         let roles: Vec<String> = first
@@ -631,12 +633,18 @@ impl Planner<'_> {
         }
 
         let inputs = inputs.unwrap_or_else(|| {
-            ["x", "y", "z"]
-                .iter()
-                .map(|name| (*name).to_owned())
-                .chain((1..).map(|i| format!("x{i}")))
-                .take(first.inputs.len())
-                .collect()
+            let mut names = ["x", "y", "z"].iter().map(|name| (*name).to_owned()).chain((1..).map(|i| format!("x{i}")));
+            let given: HashMap<Value, String> = match self.graph.inputs.as_slice() {
+                [_] => HashMap::new(),
+                ports => ports.iter().map(|port| port.value).zip(self.input_names()).collect(),
+            };
+            // What comes into the network by a name of its own keeps that.
+            let name = |(index, operand): (usize, &Value)| {
+                let same = blocks.iter().all(|block| block.operands.get(index) == Some(operand));
+                let known = given.get(operand).filter(|name| same && name.len() > 1).cloned();
+                known.or_else(|| names.next()).unwrap_or_default()
+            };
+            first.operands.iter().enumerate().map(name).collect()
         });
         let inputs: Vec<(Value, String)> = first.inputs.iter().copied().zip(inputs).collect();
         let body = forward::body(steps, &inputs, &first.outputs, Namer::default());
@@ -665,20 +673,39 @@ impl Planner<'_> {
         let params = blocks
             .iter()
             .map(|block| {
-                let mut params: Vec<Param> = Vec::new();
+                // A state dict has a module's own tensors first.
+                let mut own: [Vec<Param>; 3] = Default::default();
                 let mut seen: HashSet<&str> = HashSet::new();
                 for (item, names) in block.items.iter().zip(&member_names) {
                     for (member, name) in item.members.iter().zip(names) {
                         if seen.insert(name) {
-                            params.extend(member.params.iter().map(|param| param.below(name)));
+                            let place = match member.kind {
+                                MemberKind::Parameter | MemberKind::Base => 0,
+                                MemberKind::Buffer | MemberKind::Constant => 1,
+                                MemberKind::Module | MemberKind::Row => 2,
+                            };
+                            own[place].extend(member.params.iter().map(|param| param.below(name)));
                         }
                     }
                 }
-                params
+                own.into_iter().flatten().collect()
             })
             .collect();
         (ctors, params)
     }
+}
+
+/// The names of the arguments that `forward` reads, which the module keeps.
+fn kept_names(block: &Block, arguments: &Arguments) -> Vec<String> {
+    let (mut names, mut at) = (Vec::new(), 0);
+    for item in &block.items {
+        item.members.iter().for_each(|member| member.ctor.slots(&mut |_| at += 1));
+        item.expr.slots(&mut |_| {
+            names.extend(arguments.kept(at).map(|(name, _)| name));
+            at += 1;
+        });
+    }
+    names
 }
 
 /// A layer that is no module of the source is called as its weights are there: `in_proj_weight` is of `in_proj`.

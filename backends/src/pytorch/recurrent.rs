@@ -5,6 +5,9 @@ use modelport_ir::op::{Cell, Recurrent};
 use super::build::{Builder, Built};
 use crate::python::{Arg, Expr, Lit};
 
+/// A class that PyTorch lacks: its name, and its text.
+pub const RESET_BEFORE: (&str, &str) = ("ResetBeforeGRU", include_str!("../../../templates/reset_before_gru.py.tera"));
+
 /// Marks a call that gives a sequence and its states, `y, (h, c)`: an empty prefix.
 const STATES: &str = "";
 
@@ -30,6 +33,7 @@ pub fn recurrent(b: &mut Builder<'_>, op: &Recurrent) -> Built {
     let class = match op.cell {
         Cell::Lstm => "nn.LSTM",
         Cell::Gru => "nn.GRU",
+        Cell::GruResetBefore => RESET_BEFORE.0,
         Cell::Tanh | Cell::Relu => "nn.RNN",
     };
     let flag = |name: &str, value: bool, default: bool| {

@@ -383,6 +383,21 @@ pub fn gather(b: &mut Builder<'_>, op: &Gather) -> Built {
         items.push(index);
         return Ok(x.index(items));
     }
+    if (op.axis, op.batch_dims) == (1, 1) {
+        // Rows and places: `torch.export` keeps the batch free in this, and not in `take_along_dim`.
+        let (x, index) = (b.tensor(0)?, b.tensor(1)?);
+        let rows = match x_shape.first().and_then(Dim::known) {
+            Some(rows) => Expr::int("rows", rows),
+            None => Expr::Attr(Box::new(x.clone()), "shape".to_owned()).index(vec![Expr::name("0")]),
+        };
+        let device = Arg::keyword("device", Expr::Attr(Box::new(x.clone()), "device".to_owned()), None);
+        let rows = Expr::call("torch.arange", vec![Arg::new(rows), device]);
+        let rows = match index_shape.rank() {
+            0 | 1 => rows,
+            rank => rows.index(std::iter::once(all()).chain(vec![Expr::name("None"); rank - 1]).collect()),
+        };
+        return Ok(x.index(vec![rows, index]));
+    }
     // Shared leading axes: the same number of slices from every element of the batch. It takes no int32.
     let x = b.tensor(0)?;
     let index = match b.dtype(1)? {

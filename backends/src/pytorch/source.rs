@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::Options;
 use super::build::torch_dtype;
+use super::recurrent::RESET_BEFORE;
 use super::weight_norm;
 use crate::docstring::results;
 use crate::plan::{Class, LayerList, MemberKind, Program};
@@ -38,8 +39,11 @@ pub fn render(graph: &Graph, program: &Program, options: &Options) -> Result<Str
     let uses = |word: &str| {
         classes.iter().any(|class| class.init.iter().chain(&class.body).any(|line| contains_name(line, word)))
     };
+    // What PyTorch lacks has a class of its own.
+    let (name, text) = RESET_BEFORE;
+    let support: Vec<&str> = if uses(&format!("{name}(")) { vec![text.trim_end()] } else { Vec::new() };
     let mut imports = vec!["import torch".to_owned()];
-    if uses("F.") {
+    if uses("F.") || !support.is_empty() {
         imports.push("import torch.nn.functional as F".to_owned());
     }
     if uses("OrderedDict(") {
@@ -54,6 +58,7 @@ pub fn render(graph: &Graph, program: &Program, options: &Options) -> Result<Str
     context.insert("doc", &docstring(graph, program, options));
     context.insert("imports", &imports);
     context.insert("lists", &program.lists.iter().map(list_text).collect::<Vec<_>>());
+    context.insert("support", &support);
     context.insert("classes", &classes);
     context.insert("network", &network);
     context.insert("weights", &Lit::Str(options.weights_file.clone()).to_string());

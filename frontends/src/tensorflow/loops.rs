@@ -7,6 +7,9 @@
 //! ```
 //! is how TensorFlow 1 writes a loop (`core/graph/control_flow.h`); those of control flow 2 are brought into this form
 //! by [`functions`](super::functions). A loop's condition is taken if it compares counters with bounds.
+//!
+//! With `sequence_length` a loop also ends behind the longest sequence. All steps are written then: those behind the end
+//! of a sequence keep its state and give zeros, as what is never written is.
 
 use std::collections::{HashMap, HashSet};
 
@@ -32,6 +35,8 @@ pub struct Loop {
     variables: Vec<Variable>,
     /// The condition, if it is understood.
     counters: Option<Vec<Counter>>,
+    /// Where counters leave the loop that is written with more steps than it runs.
+    overrun: Vec<usize>,
     /// Nodes that depend on a variable, among them all that belong to the loop's form.
     inside: HashSet<usize>,
 }
@@ -48,6 +53,8 @@ struct Variable {
 /// A part of the condition: the loop goes on while a counter is below its bound.
 #[derive(Debug)]
 struct Counter {
+    /// The `Merge` of its variable.
+    variable: usize,
     start: Ref,
     step: Ref,
     bound: Ref,
@@ -128,8 +135,12 @@ fn found(net: &Net, condition: usize) -> Option<Loop> {
     inside.extend(own);
     let name = net.node(condition).name.rsplit_once('/').map_or(String::new(), |(scope, _)| scope.to_owned());
     let op = net.node(condition).text(SOURCE).unwrap_or("LoopCond").to_owned();
-    let mut found = Loop { name, op, variables, counters: None, inside };
-    found.counters = net.input(condition, 0).and_then(|value| found.conjuncts(net, value, 0));
+    let mut found = Loop { name, op, variables, counters: None, overrun: Vec::new(), inside };
+    let counters = net.input(condition, 0).and_then(|value| found.conjuncts(net, value, 0));
+    if let Some((counters, all)) = counters.map(|counters| found.without_idle(net, counters)) {
+        found.overrun = if all { Vec::new() } else { found.counter_exits(net) };
+        found.counters = Some(counters);
+    }
     Some(found)
 }
 
@@ -145,24 +156,64 @@ impl Loop {
                 all.extend(self.conjuncts(net, right, depth + 1)?);
                 Some(all)
             }
-            "Less" | "LessEqual" => Some(vec![self.counter(net, left, right, inclusive)?]),
-            "Greater" | "GreaterEqual" => Some(vec![self.counter(net, right, left, inclusive)?]),
+            "Less" | "LessEqual" => self.counters(net, left, right, inclusive),
+            "Greater" | "GreaterEqual" => self.counters(net, right, left, inclusive),
             _ => None,
         }
     }
 
-    /// A variable that grows by a number which stays the same.
-    fn counter(&self, net: &Net, value: Ref, bound: Ref, inclusive: bool) -> Option<Counter> {
+    /// A variable that grows by a number which stays the same, below each of some bounds.
+    fn counters(&self, net: &Net, value: Ref, bound: Ref, inclusive: bool) -> Option<Vec<Counter>> {
         let variable = self.variables.iter().find(|variable| variable.merge == value.node)?;
-        let sum = passed(net, variable.next);
-        let operand = |slot| net.input(sum.node, slot).map(|value| passed(net, value));
-        let step = match (net.op(sum.node), operand(0)?, operand(1)?) {
-            ("Add" | "AddV2", left, step) if left == value => step,
-            ("Add" | "AddV2", step, right) if right == value => step,
-            _ => return None,
-        };
+        let step = increment(net, variable)?;
         let (step, bound) = (self.fixed(net, step)?, self.fixed(net, bound)?);
-        Some(Counter { start: variable.start, step, bound, inclusive })
+        let counter = |bound| Counter { variable: variable.merge, start: variable.start, step, bound, inclusive };
+        Some(operands(net, bound, "Minimum").into_iter().map(counter).collect())
+    }
+
+    /// The counters without those whose bound is the length of the longest sequence, where steps beyond it do nothing;
+    /// and whether these are all.
+    fn without_idle(&self, net: &Net, counters: Vec<Counter>) -> (Vec<Counter>, bool) {
+        let count = counters.len();
+        let is_idle = |counter: &Counter| {
+            let longest = |value: &Ref| (net.op(value.node) == "Max").then(|| net.input(value.node, 0)).flatten();
+            let lengths = operands(net, counter.bound, "Maximum").iter().find_map(longest);
+            !counter.inclusive && lengths.is_some_and(|lengths| self.idles(net, counter.variable, passed(net, lengths)))
+        };
+        let left: Vec<Counter> = counters.into_iter().filter(|counter| !is_idle(counter)).collect();
+        let all = left.len() == count;
+        (left, all)
+    }
+
+    /// Whether steps at `time >= lengths` keep every variable and write zeros at most.
+    fn idles(&self, net: &Net, time: usize, lengths: Ref) -> bool {
+        let time = Ref { node: time, output: 0 };
+        let input = |value: Ref, slot| net.input(value.node, slot).map(|value| passed(net, value));
+        let outside = |value: Ref| self.fixed(net, value).map(|value| passed(net, value));
+        // What a step has in place of its result when the sequence has ended.
+        let ended = |value: Ref| {
+            let condition = input(value, 0)?;
+            let is_end = net.op(condition.node) == "GreaterEqual"
+                && input(condition, 0) == Some(time)
+                && input(condition, 1).and_then(outside) == Some(lengths);
+            (matches!(net.op(value.node), "Select" | "SelectV2") && is_end).then(|| input(value, 1)).flatten()
+        };
+        let keeps = |variable: &Variable| {
+            let (before, after) = (Ref { node: variable.merge, output: 0 }, passed(net, variable.next));
+            match net.op(after.node) {
+                "TensorArrayWriteV3" | "TensorListSetItem" => {
+                    let item = input(after, 2).and_then(ended);
+                    input(after, 1) == Some(time) && item.and_then(outside).is_some_and(|item| is_zero(net, item))
+                }
+                _ => after == before || ended(after) == Some(before) || increment(net, variable).is_some(),
+            }
+        };
+        self.variables.iter().all(keeps)
+    }
+
+    fn counter_exits(&self, net: &Net) -> Vec<usize> {
+        let counters = self.variables.iter().filter(|variable| increment(net, variable).is_some());
+        counters.flat_map(|variable| variable.exits.iter().copied()).collect()
     }
 
     /// What a value is in every step, if it is always the same: from outside, or a variable that is handed on as it is.
@@ -175,8 +226,11 @@ impl Loop {
     }
 
     /// The graph's nodes with this loop's `steps` in place of the loop: what changes, and new nodes behind the end.
-    /// `None` when there would be too many. Results in `wanted` stay if nothing reads them.
+    /// `None` when there would be too many, or when a count is read that they change. Results in `wanted` stay if nothing reads them.
     pub fn unrolled(&self, net: &Net, steps: usize, wanted: &HashSet<usize>) -> Option<Vec<(usize, NodeDef)>> {
+        if self.overrun.iter().any(|&node| is_read(net, Ref { node, output: 0 }, wanted, 0)) {
+            return None;
+        }
         let switches: HashMap<usize, usize> = self.merges(net);
         let form = |index: usize| switches.contains_key(&index);
         // What a step computes, as far as the next one needs it.
@@ -268,6 +322,57 @@ impl Loop {
     }
 }
 
+/// Whether something computes with a value, or it is wanted.
+fn is_read(net: &Net, value: Ref, wanted: &HashSet<usize>, depth: usize) -> bool {
+    let reads = |reader: usize| {
+        net.inputs(reader).iter().enumerate().filter(|(_, input)| **input == Some(value)).any(|(slot, _)| {
+            let output = match net.op(reader) {
+                "Identity" => 0,
+                "IdentityN" => slot,
+                _ => return true,
+            };
+            depth >= MAX_PASSED || is_read(net, Ref { node: reader, output }, wanted, depth + 1)
+        })
+    };
+    wanted.contains(&value.node) || net.readers(value.node).iter().any(|reader| reads(*reader))
+}
+
+/// What a variable grows by in every step.
+fn increment(net: &Net, variable: &Variable) -> Option<Ref> {
+    let sum = passed(net, variable.next);
+    let operand = |slot| net.input(sum.node, slot).map(|value| passed(net, value));
+    let value = Ref { node: variable.merge, output: 0 };
+    match (net.op(sum.node), operand(0)?, operand(1)?) {
+        ("Add" | "AddV2", left, step) if left == value => Some(step),
+        ("Add" | "AddV2", step, right) if right == value => Some(step),
+        _ => None,
+    }
+}
+
+/// What a nested `Minimum` or `Maximum` compares, or the value itself.
+fn operands(net: &Net, value: Ref, op: &str) -> Vec<Ref> {
+    let (mut found, mut stack) = (Vec::new(), vec![value]);
+    while let Some(value) = stack.pop() {
+        let value = passed(net, value);
+        if net.op(value.node) == op && found.len() + stack.len() < MAX_PASSED {
+            stack.extend(net.inputs(value.node).iter().flatten());
+        } else {
+            found.push(value);
+        }
+    }
+    found
+}
+
+fn is_zero(net: &Net, value: Ref) -> bool {
+    let number = match net.op(value.node) {
+        "ZerosLike" => return true,
+        "Fill" => net.input(value.node, 1).map(|value| passed(net, value)),
+        _ => Some(value),
+    };
+    let tensor = number.and_then(|number| net.node(number.node).tensor("value"));
+    tensor.is_some_and(|tensor| tensor.to_f64().is_ok_and(|numbers| numbers.iter().all(|number| *number == 0.0)))
+}
+
 /// What a value is, seen through nodes that pass it on: a variable of a loop is its `Merge`.
 fn passed(net: &Net, mut value: Ref) -> Ref {
     for _ in 0..MAX_PASSED {
@@ -340,6 +445,84 @@ mod tests {
                 "rnn/while/Exit_1 = Identity(rnn/cell/Tanh_1)",
             ]
         );
+    }
+
+    /// As `dynamic_rnn` writes it, with `sequence_length`.
+    const LENGTHS: &str = "
+        lengths = Placeholder() | dtype=:int32 shape=<?>
+        axis = Const() | value=i32<1>[0]
+        longest = Max(lengths, axis)
+        one = Const() | value=i32<>[1]
+        some = Maximum(one, longest)
+        all = Const() | value=i32<>[3]
+        bound = Minimum(all, some)
+        time = Const() | value=i32<>[0]
+        x = Placeholder() | dtype=:float shape=<?,4>
+        null = Const() | value=f32<>[0]
+        zeros = ZerosLike(x)
+        array = TensorArrayV3(all)
+        rnn/Enter = Enter(time)
+        rnn/Enter_1 = Enter(x)
+        rnn/Enter_2 = Enter(array:1)
+        rnn/Merge = Merge(rnn/Enter, rnn/Next)
+        rnn/Merge_1 = Merge(rnn/Enter_1, rnn/Next_1)
+        rnn/Merge_2 = Merge(rnn/Enter_2, rnn/Next_2)
+        rnn/Less/Enter = Enter(bound)
+        rnn/Less = Less(rnn/Merge, rnn/Less/Enter)
+        rnn/LoopCond = LoopCond(rnn/Less)
+        rnn/Switch = Switch(rnn/Merge, rnn/LoopCond)
+        rnn/Switch_1 = Switch(rnn/Merge_1, rnn/LoopCond)
+        rnn/Switch_2 = Switch(rnn/Merge_2, rnn/LoopCond)
+        rnn/add = AddV2(rnn/Switch:1, one)
+        rnn/Tanh = Tanh(rnn/Switch_1:1)
+        rnn/lengths = Enter(lengths)
+        rnn/ended = GreaterEqual(rnn/Switch:1, rnn/lengths)
+        rnn/zeros = Enter(zeros)
+        rnn/output = Select(rnn/ended, rnn/zeros, rnn/Tanh)
+        rnn/state = Select(rnn/ended, rnn/Switch_1:1, rnn/Tanh)
+        rnn/array = Enter(array)
+        rnn/write = TensorArrayWriteV3(rnn/array, rnn/Switch:1, rnn/output, rnn/Switch_2:1)
+        rnn/Next = NextIteration(rnn/add)
+        rnn/Next_1 = NextIteration(rnn/state)
+        rnn/Next_2 = NextIteration(rnn/write)
+        rnn/Exit = Exit(rnn/Switch)
+        rnn/Exit_1 = Exit(rnn/Switch_1)
+        rnn/Exit_2 = Exit(rnn/Switch_2)
+        y = Relu(rnn/Exit_1)";
+
+    /// A number that is a constant.
+    fn constant(net: &Net, value: Ref) -> Option<i64> {
+        net.node(value.node).tensor("value")?.to_i64().ok()?.first().copied()
+    }
+
+    #[test]
+    fn steps_behind_the_longest_sequence_do_nothing() {
+        let net = net(LENGTHS);
+        let found = &find(&net)[0];
+        assert_eq!(found.steps(|value| constant(&net, value)), Some(3));
+        assert!(found.unrolled(&net, 3, &HashSet::new()).is_some());
+        // The number of steps that ran is another one than that of those written.
+        let exit = net.find("rnn/Exit").unwrap().node;
+        assert!(found.unrolled(&net, 3, &HashSet::from([exit])).is_none());
+    }
+
+    #[test]
+    fn steps_that_do_something_must_be_counted() {
+        let ended = "Select(rnn/ended, rnn/Switch_1:1, rnn/Tanh)";
+        let misses = [
+            LENGTHS.replace(ended, "Identity(rnn/Tanh)"),
+            LENGTHS.replace(ended, "Select(rnn/ended, rnn/Tanh, rnn/Switch_1:1)"),
+            LENGTHS.replace("Select(rnn/ended, rnn/zeros,", "Select(rnn/ended, rnn/Switch_1:1,"),
+            LENGTHS.replace("ZerosLike(x)", "Relu(x)"),
+            LENGTHS.replace("GreaterEqual(rnn/Switch:1,", "Greater(rnn/Switch:1,"),
+            LENGTHS.replace("rnn/lengths = Enter(lengths)", "rnn/lengths = Enter(others)\nothers = Neg(lengths)"),
+            LENGTHS.replace("rnn/array, rnn/Switch:1,", "rnn/array, one,"),
+            LENGTHS.replace("Less(rnn/Merge,", "LessEqual(rnn/Merge,"),
+        ];
+        for (index, text) in misses.iter().enumerate() {
+            let net = net(text);
+            assert_eq!(find(&net)[0].steps(|value| constant(&net, value)), None, "{index}");
+        }
     }
 
     #[test]

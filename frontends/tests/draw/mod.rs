@@ -71,6 +71,10 @@ fn draw(random: &mut RandomState, spec: &Value) -> Array {
     let sizes = spec["shape"].as_array().unwrap().iter().skip(1).map(|size| size.as_u64().unwrap() as usize);
     let shape: Vec<usize> = std::iter::once(BATCH).chain(sizes).collect();
     let dtype = DType::ALL.into_iter().find(|dtype| dtype.name() == spec["dtype"]).unwrap();
+    if let Some(values) = spec["values"].as_array() {
+        let values = values.iter().map(|value| value.as_i64().unwrap()).collect();
+        return Array::Int(ArrayD::from_shape_vec(shape, values).unwrap(), dtype);
+    }
     if dtype.is_int() {
         return Array::Int(random.whole(spec["low"].as_i64().unwrap(), spec["high"].as_i64().unwrap(), &shape), dtype);
     }

@@ -95,7 +95,7 @@ impl Random {
 
     fn recurrent(&mut self) -> Op {
         Recurrent {
-            cell: self.pick(&[Cell::Lstm, Cell::Gru, Cell::Tanh, Cell::Relu]),
+            cell: self.pick(&[Cell::Lstm, Cell::Gru, Cell::GruResetBefore, Cell::Tanh, Cell::Relu]),
             hidden: self.number(),
             layers: self.number(),
             bidirectional: self.below(4) == 0,

@@ -35,12 +35,22 @@ fn affine(w: &[f64], x: &[f64], b: &[f64]) -> Vec<f64> {
 fn step(cell: Cell, weights: &Weights, x: &[f64], h: &mut [f64], c: &mut [f64]) {
     let (a, b) = (affine(&weights.w_ih, x, &weights.b_ih), affine(&weights.w_hh, h, &weights.b_hh));
     let n = h.len();
+    if cell == Cell::GruResetBefore {
+        let gate = |gate: usize, i: usize| sigmoid(a[gate * n + i] + b[gate * n + i]);
+        let reset: Vec<f64> = h.iter().enumerate().map(|(i, h)| gate(0, i) * h).collect();
+        let b = affine(&weights.w_hh, &reset, &weights.b_hh);
+        for (i, h) in h.iter_mut().enumerate() {
+            let update = gate(1, i);
+            *h = (1.0 - update) * (a[2 * n + i] + b[2 * n + i]).tanh() + update * *h;
+        }
+        return;
+    }
     for i in 0..n {
         let sum = |gate: usize| a[gate * n + i] + b[gate * n + i];
         match cell {
             Cell::Tanh => h[i] = sum(0).tanh(),
             Cell::Relu => h[i] = sum(0).max(0.0),
-            Cell::Gru => {
+            Cell::Gru | Cell::GruResetBefore => {
                 let (reset, update) = (sigmoid(sum(0)), sigmoid(sum(1)));
                 let new = (a[2 * n + i] + reset * b[2 * n + i]).tanh();
                 h[i] = (1.0 - update) * new + update * h[i];

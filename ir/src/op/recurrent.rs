@@ -14,6 +14,9 @@ pub enum Cell {
     Lstm,
     /// Gated recurrent unit, whose reset gate comes after the product; gates in the order reset, update, new.
     Gru,
+    /// The same with the reset gate before the product: `tanh(W x + U (r * h))`, as in TensorFlow 1.
+    #[serde(rename = "gru_reset_before")]
+    GruResetBefore,
     /// `tanh` of the sum.
     Tanh,
     /// `relu` of the sum.
@@ -25,7 +28,7 @@ impl Cell {
     pub fn gates(self) -> usize {
         match self {
             Cell::Lstm => 4,
-            Cell::Gru => 3,
+            Cell::Gru | Cell::GruResetBefore => 3,
             Cell::Tanh | Cell::Relu => 1,
         }
     }

@@ -7,7 +7,7 @@
 use super::rewrite::forward;
 use crate::diagnostic::Result;
 use crate::graph::{Graph, NodeId, Value};
-use crate::op::{Op, Recurrent};
+use crate::op::{Cell, Op, Recurrent};
 
 /// Runs the pass. Where the source has modules they stay.
 pub fn run(graph: &mut Graph) -> Result<usize> {
@@ -34,6 +34,7 @@ fn both_ways(graph: &Graph, id: NodeId) -> Option<(String, Recurrent, Vec<Value>
     let [ahead, reversed] = joined.as_slice() else { return None };
     let layer = |value: Value| match graph.op(value.node) {
         // Their states would have to be taken apart again.
+        Op::Recurrent(op) if op.cell == Cell::GruResetBefore => None, // one direction is all that it can
         Op::Recurrent(op) if value.output == 0 && !op.bidirectional && op.layers == 1 && !op.initial => {
             let states = 1..=op.states();
             states.into_iter().all(|output| graph.uses(Value { node: value.node, output }) == 0).then_some(op)
@@ -62,7 +63,7 @@ fn both_ways(graph: &Graph, id: NodeId) -> Option<(String, Recurrent, Vec<Value>
 mod tests {
     use super::super::testing::{Net, the};
     use super::*;
-    use crate::op::{Cell, Concat, Reverse};
+    use crate::op::{Concat, Reverse};
 
     fn layer(net: &mut Net, x: Value, cell: Cell) -> Value {
         let weights = [&[8, 3][..], &[8, 2], &[8], &[8]].map(|shape| net.weight("w", shape));

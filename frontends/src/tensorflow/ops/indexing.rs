@@ -1,6 +1,6 @@
 //! Slices, gathers and what picks by position.
 
-use modelport_ir::{DType, Dim, Result, Tensor, Value, op};
+use modelport_ir::{DType, Dim, Result, Shape, Tensor, Value, op};
 
 use super::call::one;
 use super::{Call, Family};
@@ -14,6 +14,7 @@ pub const OPS: Family = &[
     ("Gather", gather),
     ("GatherV2", gather),
     ("ResourceGather", gather),
+    ("ReverseSequence", reverse_sequence),
     ("GatherNd", gather_nd),
     ("ResourceGatherNd", gather_nd),
     ("OneHot", one_hot),
@@ -146,6 +147,40 @@ fn gather(call: &mut Call) -> Result<Vec<Entry>> {
     let axis = if call.inputs.len() > 2 { call.int(2, "the axis")? } else { batch };
     let axis = call.axis(axis, shape.rank())?;
     Ok(one(call.add(op::Gather { axis, batch_dims }, &[x, indices])?))
+}
+
+/// The first steps of every sequence in reverse order: step `t` of `n` is picked at `n - 1 - t`.
+fn reverse_sequence(call: &mut Call) -> Result<Vec<Entry>> {
+    let (x, shape) = call.shaped(0)?;
+    let lengths = call.data(1)?;
+    let dtype = call.dtype(1)?;
+    let axis = |name: &str| call.axis(call.node.int(name).unwrap_or(0), shape.rank());
+    let (time, batch) = (axis("seq_dim")?, axis("batch_dim")?);
+    let count = call.known(&shape, time, "the length of the sequence")?;
+    // Beside the node, not in a scope of its own.
+    let name = format!("{}_index", call.node.name);
+    let mut add = |op: modelport_ir::Op, inputs: &[Value]| {
+        let inputs: Vec<_> = inputs.iter().copied().map(Some).collect();
+        call.lower.add(op, &name, &inputs)
+    };
+    let steps = add(op::Range { start: 0, limit: count.into(), delta: 1, dtype }.into(), &[lengths])?;
+    let ends = add(op::Unsqueeze { axes: vec![1] }.into(), &[lengths])?;
+    let one_ = add(op::Fill { shape: Shape::known(&[]), value: 1.0, dtype }.into(), &[])?;
+    let last = add(op::Binary::Sub.into(), &[ends, one_])?;
+    let back = add(op::Binary::Sub.into(), &[last, steps])?;
+    let inside = add(op::Binary::Less.into(), &[steps, ends])?;
+    let index = add(op::Select {}.into(), &[inside, back, steps])?;
+    // The batch first, then time.
+    let mut perm = vec![batch, time];
+    perm.extend((0..shape.rank()).filter(|axis| *axis != batch && *axis != time));
+    if perm.iter().copied().eq(0..shape.rank()) {
+        return Ok(one(call.add(op::Gather { axis: 1, batch_dims: 1 }, &[x, index])?));
+    }
+    let mut inverse = vec![0; perm.len()];
+    perm.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
+    let x = call.helper("batch_first", op::Transpose { perm }, &[x])?;
+    let picked = call.helper("picked", op::Gather { axis: 1, batch_dims: 1 }, &[x, index])?;
+    Ok(one(call.add(op::Transpose { perm: inverse }, &[picked])?))
 }
 
 fn gather_nd(call: &mut Call) -> Result<Vec<Entry>> {

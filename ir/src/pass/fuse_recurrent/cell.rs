@@ -1,6 +1,7 @@
 //! One step of a recurrent layer: which cell it is, and what enters its gates.
 
 use super::super::pattern::{binary, number, orders, unary};
+use super::lengths::{Ended, ended};
 use crate::graph::{Graph, Value};
 use crate::op::{Binary, Cell, Op, Unary};
 
@@ -38,10 +39,21 @@ pub(super) struct Bias {
 #[derive(Clone)]
 pub(super) struct Step {
     pub(super) cell: Cell,
+    /// What the cell computes.
+    pub(super) result: Value,
+    /// The hidden state: the result, or that of the step before where the sequence has ended.
     pub(super) h: Value,
     /// The cell state, and that of the step before.
     pub(super) c: Option<(Value, Value)>,
     pub(super) gates: Vec<Sum>,
+    /// Where the sequence has ended.
+    pub(super) ended: Option<Ended>,
+}
+
+impl Step {
+    fn new(cell: Cell, h: Value, c: Option<(Value, Value)>, gates: Vec<Sum>) -> Step {
+        Step { cell, result: h, h, c, gates, ended: None }
+    }
 }
 
 /// The step that ends in the hidden state `h`.
@@ -49,12 +61,29 @@ pub(super) fn step(graph: &Graph, h: Value) -> Option<Step> {
     if graph.shape(h).rank() != 2 {
         return None;
     }
+    if let Some((ended, kept, result)) = ended(graph, h) {
+        let step = cell(graph, result)?;
+        // Both states stay, or it is another selection.
+        let selected = |(c, before): (Value, Value)| {
+            let mut readers = graph.consumers(c).into_iter().map(|(reader, _)| Value::from(reader));
+            let same = |value: &Value| self::ended(graph, *value) == Some((ended, before, c));
+            (readers.find(same).unwrap_or(c), before)
+        };
+        let is_state = step.gates.iter().any(|gate| gate.products.iter().any(|(source, _)| *source == kept));
+        let c = step.c.map(selected);
+        return is_state.then_some(Step { h, c, ended: Some(ended), ..step });
+    }
+    cell(graph, h)
+}
+
+/// What a cell computes in one step.
+fn cell(graph: &Graph, h: Value) -> Option<Step> {
     if let Some(sum) = unary(graph, h, Unary::Tanh) {
         let gate = gate(graph, sum)?;
-        return Some(Step { cell: Cell::Tanh, h, c: None, gates: vec![gate] });
+        return Some(Step::new(Cell::Tanh, h, None, vec![gate]));
     }
-    if let Some(gates) = gru(graph, h) {
-        return Some(Step { cell: Cell::Gru, h, c: None, gates });
+    if let Some((cell, gates)) = gru(graph, h) {
+        return Some(Step::new(cell, h, None, gates));
     }
     for (squashed, gated) in orders(graph, h, Binary::Mul) {
         let (Some(c), Some(o)) = (unary(graph, squashed, Unary::Tanh), unary(graph, gated, Unary::Sigmoid)) else {
@@ -69,7 +98,7 @@ pub(super) fn step(graph: &Graph, h: Value) -> Option<Step> {
                 .find_map(|(before, f)| Some((before, unary(graph, f, Unary::Sigmoid)?)));
             if let (Some((i, g)), Some((before, f))) = (parts, before) {
                 let gates = [i, f, g, o].into_iter().map(|sum| gate(graph, sum)).collect::<Option<Vec<Sum>>>()?;
-                return Some(Step { cell: Cell::Lstm, h, c: Some((c, before)), gates });
+                return Some(Step::new(Cell::Lstm, h, Some((c, before)), gates));
             }
         }
     }
@@ -77,29 +106,65 @@ pub(super) fn step(graph: &Graph, h: Value) -> Option<Step> {
 }
 
 /// The gates of `h = z * h + (1 - z) * tanh(x' + r * h')`: `r`, `z`, and the new state, whose second product is that
-/// of the state.
-fn gru(graph: &Graph, h: Value) -> Option<Vec<Sum>> {
+/// of the state. Or those of `h = z * h + (1 - z) * tanh(x' + (r * h)')`.
+fn gru(graph: &Graph, h: Value) -> Option<(Cell, Vec<Sum>)> {
     orders(graph, h, Binary::Add).into_iter().find_map(|(kept, new)| {
         orders(graph, kept, Binary::Mul).into_iter().find_map(|(update, before)| {
-            let z = unary(graph, update, Unary::Sigmoid)?;
+            let z = sigmoid(graph, update)?;
             let rest = |value: Value| {
                 binary(graph, value, Binary::Sub).is_some_and(|(one, z)| z == update && number(graph, one) == Some(1.0))
             };
             let (_, new) = orders(graph, new, Binary::Mul).into_iter().find(|(left, _)| rest(*left))?;
-            orders(graph, unary(graph, new, Unary::Tanh)?, Binary::Add).into_iter().find_map(|(input, gated)| {
-                orders(graph, gated, Binary::Mul).into_iter().find_map(|(reset, state)| {
-                    let r = unary(graph, reset, Unary::Sigmoid)?;
-                    let (input, state) = (sum(graph, input)?, sum(graph, state)?);
-                    let ([x], [(source, block)]) = (input.products.as_slice(), state.products.as_slice()) else {
-                        return None;
-                    };
-                    let products = vec![*x, (*source, *block)];
-                    let new = Sum { products, bias: input.bias, state_bias: state.bias };
-                    (*source == before).then_some(vec![gate(graph, r)?, gate(graph, z)?, new])
-                })
-            })
+            let new = unary(graph, new, Unary::Tanh)?;
+            let after = reset_after(graph, new, before).map(|(r, new)| (Cell::Gru, r, new));
+            let (cell, r, new) = after.or_else(|| {
+                let (r, new) = reset_before(graph, new, before)?;
+                Some((Cell::GruResetBefore, r, new))
+            })?;
+            Some((cell, vec![r, z, new]))
         })
     })
+}
+
+/// The reset gate that a product of the state goes through, and the sum that it enters.
+fn reset_after(graph: &Graph, new: Value, before: Value) -> Option<(Sum, Sum)> {
+    orders(graph, new, Binary::Add).into_iter().find_map(|(input, gated)| {
+        orders(graph, gated, Binary::Mul).into_iter().find_map(|(reset, state)| {
+            let r = sigmoid(graph, reset)?;
+            let (input, state) = (sum(graph, input)?, sum(graph, state)?);
+            let ([x], [(source, block)]) = (input.products.as_slice(), state.products.as_slice()) else {
+                return None;
+            };
+            let products = vec![*x, (*source, *block)];
+            let new = Sum { products, bias: input.bias, state_bias: state.bias };
+            (*source == before).then_some((r, new))
+        })
+    })
+}
+
+/// The reset gate that the state goes through in front of its product, and the sum that this enters.
+fn reset_before(graph: &Graph, new: Value, before: Value) -> Option<(Sum, Sum)> {
+    let mut new = gate(graph, new)?;
+    let gated = |value: Value| {
+        let factors = orders(graph, value, Binary::Mul).into_iter();
+        factors.filter(|(_, state)| *state == before).find_map(|(reset, _)| sigmoid(graph, reset))
+    };
+    let (at, r) = new.products.iter().enumerate().find_map(|(at, product)| Some((at, gated(product.0)?)))?;
+    new.products[at].0 = before;
+    Some((r, new))
+}
+
+/// What enters a gate, whose function may stand in front of where the gates are parted.
+fn sigmoid(graph: &Graph, value: Value) -> Option<Sum> {
+    if let Some(sum) = unary(graph, value, Unary::Sigmoid) {
+        return gate(graph, sum);
+    }
+    let Op::Split(split) = graph.op(value.node) else { return None };
+    let whole = unary(graph, graph.input_of(value.node, 0)?, Unary::Sigmoid)?;
+    let first: usize = split.sizes.get(..value.output)?.iter().sum();
+    let mut sum = Sum::default();
+    collect(graph, whole, (first, first + split.sizes.get(value.output)?), DEPTH, &mut sum)?;
+    (split.axis == 1 && sum.products.len() == 2).then_some(sum)
 }
 
 fn gate(graph: &Graph, value: Value) -> Option<Sum> {

@@ -6,12 +6,14 @@
 //! h = sigmoid(o) * tanh(c)                            (h = tanh(Dense(Concat(x_t, h))) is the plain cell)
 //! ```
 //!
-//! So are GRUs whose reset gate follows the product of the state (Keras' `reset_after`); other layers have no others.
+//! So are GRUs, whose reset gate follows the product of the state (PyTorch's) or comes before it (TensorFlow 1's).
+//! Sequences may end before the last step: [`lengths`].
 //!
 //! What enters a gate is a sum of products with constant matrices, in any grouping: one matrix for all gates or one for
 //! each, for input and state together or apart. All steps must have the same. Where the source has modules they stay.
 
 mod cell;
+mod lengths;
 mod replace;
 #[cfg(test)]
 mod tests;
@@ -19,17 +21,18 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 
 use cell::{Bias, Block, Step, Sum, step};
+use lengths::{Ended, is_masked};
 
 use crate::diagnostic::Result;
 use crate::graph::{Graph, NodeId, Value};
-use crate::op::Cell;
+use crate::op::{Cell, Op};
 
 /// Runs the pass.
 pub fn run(graph: &mut Graph) -> Result<usize> {
     if !graph.modules.is_empty() {
         return Ok(0);
     }
-    let mut count = 0;
+    let mut count = lengths::lift(graph)?;
     // One at a time: what one layer makes is what the next one reads.
     while let Some(layer) = chains(graph)?.into_iter().find_map(|chain| layer(graph, &chain)) {
         replace::replace(graph, &layer)?;
@@ -43,8 +46,11 @@ pub fn run(graph: &mut Graph) -> Result<usize> {
 struct Layer {
     cell: Cell,
     xs: Vec<Value>,
+    /// What the cell computes in every step.
     hs: Vec<Value>,
     last_c: Option<Value>,
+    /// Where sequences end before the last step: their lengths, and the state at the end if something reads it.
+    ends: Option<(Value, Option<Value>)>,
     start: Vec<Value>,
     input: Vec<Block>,
     recurrent: Vec<Block>,
@@ -54,7 +60,9 @@ struct Layer {
 
 /// Steps that follow each other, producers first.
 fn chains(graph: &Graph) -> Result<Vec<Vec<Step>>> {
-    let steps: Vec<Step> = graph.order()?.into_iter().filter_map(|id| step(graph, id.into())).collect();
+    let mut steps: Vec<Step> = graph.order()?.into_iter().filter_map(|id| step(graph, id.into())).collect();
+    let inner: HashSet<Value> = steps.iter().filter(|step| step.ended.is_some()).map(|step| step.result).collect();
+    steps.retain(|step| step.ended.is_some() || !inner.contains(&step.result));
     let made: HashMap<Value, usize> =
         steps.iter().enumerate().map(|(i, step)| (step.c.map_or(step.h, |(c, _)| c), i)).collect();
     let mut next: HashMap<usize, Vec<usize>> = HashMap::new();
@@ -105,7 +113,7 @@ fn layer(graph: &Graph, chain: &[Step]) -> Option<Layer> {
     for pair in chain.windows(2) {
         let [before, after] = pair else { return None };
         // The cell states between are read by their own steps alone.
-        let hidden = before.c.is_none_or(|(c, _)| graph.uses(c) == 2);
+        let hidden = before.c.is_none_or(|(c, _)| graph.uses(c) <= 2);
         if sources(after, true) != Some(before.h) || !hidden {
             return None;
         }
@@ -120,20 +128,42 @@ fn layer(graph: &Graph, chain: &[Step]) -> Option<Layer> {
     if graph.shape(xs[0]).first() != graph.shape(first.h).first() || !start.iter().all(shaped) {
         return None; // broadcast over the batch
     }
+    let last = chain.last()?;
+    let ends = match first.ended {
+        Some(ended) => {
+            let at = |step: usize| Ended { step, ..ended };
+            let mut steps = chain.iter().enumerate();
+            let same = |(step, found): (usize, &Step)| match found.ended {
+                // Nobody may read the last state.
+                None => step + 1 == chain.len(),
+                Some(ended) => ended == at(step),
+            };
+            if !steps.all(same) || chain.iter().enumerate().any(|(i, step)| !is_masked(graph, step.result, at(i))) {
+                return None;
+            }
+            // A layer gives no cell state but the last.
+            if last.c.is_some_and(|(c, _)| matches!(graph.op(c.node), Op::Select(_))) {
+                return None;
+            }
+            Some((ended.lengths, last.ended.map(|_| last.h)))
+        }
+        None if chain.iter().any(|step| step.ended.is_some()) => return None,
+        None => None,
+    };
     let needed = before(graph, xs.iter().chain(&start).map(|value| value.node).collect(), |_| false);
-    if chain.iter().any(|step| needed.contains(&step.h.node)) {
+    if chain.iter().any(|step| needed.contains(&step.result.node)) {
         return None;
     }
     let blocks = |state: bool| -> Vec<Block> {
         let of = |(gate, &place): (&Sum, &usize)| gate.products[if state { place } else { 1 - place }].1;
         first.gates.iter().zip(&places).map(of).collect()
     };
-    let last = chain.last()?;
     Some(Layer {
         cell: first.cell,
         xs,
-        hs: chain.iter().map(|step| step.h).collect(),
-        last_c: last.c.map(|(c, _)| c),
+        hs: chain.iter().map(|step| step.result).collect(),
+        last_c: last.c.map(|(c, _)| c).filter(|_| ends.is_none()),
+        ends,
         start,
         input: blocks(false),
         recurrent: blocks(true),
@@ -154,4 +184,9 @@ fn before(graph: &Graph, mut stack: Vec<NodeId>, is_border: impl Fn(Value) -> bo
         }
     }
     found
+}
+
+/// The scope of a name, or the name where it has none.
+fn scope(name: &str) -> &str {
+    name.rsplit_once('/').map_or(name, |(scope, _)| scope)
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::super::pattern::is_zero;
 use super::cell::{Bias, Block};
-use super::{Layer, before};
+use super::{Layer, before, lengths, scope};
 use crate::diagnostic::{Error, Result};
 use crate::graph::{Graph, NodeId, Value};
 use crate::op::{Dropout, Op, Pack, Recurrent, Reverse, Slice, Squeeze, Transpose, Unpack, Unsqueeze};
@@ -15,7 +15,11 @@ pub(super) fn replace(graph: &mut Graph, layer: &Layer) -> Result<()> {
     let dense = layer.input.first().map(|block| block.matrix).ok_or_else(|| Error::new("a cell without gates"))?;
     let hidden = layer.recurrent.first().map_or(0, |block| block.columns.1 - block.columns.0);
     let name = scope(&graph.node(layer.hs[0].node).name).to_owned();
-    let (x, batch_first) = sequence(graph, &layer.xs, &name)?;
+    let (mut x, mut batch_first) = sequence(graph, &layer.xs, &name)?;
+    if layer.ends.is_some() && !batch_first {
+        x = graph.add(Transpose { perm: vec![1, 0, 2] }, &format!("{name}/batch_first"), &[x])?.into();
+        batch_first = true;
+    }
     let matrix = graph.node(dense.node).name.clone();
     let mut inputs = vec![x];
     for (part, blocks) in [("input", &layer.input), ("recurrent", &layer.recurrent)] {
@@ -62,6 +66,11 @@ fn hand_out(graph: &mut Graph, layer: &Layer, y: Value, batch_first: bool, name:
     let time = usize::from(batch_first);
     let output = |output| Value { node: y.node, output };
     let last = *layer.hs.last().ok_or_else(|| Error::new("a layer without steps"))?;
+    if let Some((lengths, Some(state))) = layer.ends {
+        let start = layer.start.first().copied().filter(|start| !is_zero(graph, *start));
+        let at_end = lengths::last(graph, y, lengths, start, &format!("{name}/state"))?;
+        graph.replace_uses(state, at_end);
+    }
     for packed in packs(graph, layer, last) {
         if !packed.backwards && packed.dropout.is_none() {
             for alone in last_alone(graph, packed.node.into(), packed.axis, layer.hs.len()) {
@@ -169,13 +178,9 @@ fn last_alone(graph: &Graph, packed: Value, axis: usize, count: usize) -> Vec<Va
 /// The nodes of the steps.
 fn inside(graph: &Graph, layer: &Layer) -> HashSet<NodeId> {
     let borders: HashSet<Value> = layer.xs.iter().chain(&layer.start).copied().collect();
-    let ends = layer.hs.iter().chain(&layer.last_c);
+    let state = layer.ends.and_then(|(_, state)| state);
+    let ends = layer.hs.iter().chain(&layer.last_c).chain(&state);
     before(graph, ends.map(|end| end.node).collect(), |value| borders.contains(&value))
-}
-
-/// The scope of a name, or the name where it has none.
-fn scope(name: &str) -> &str {
-    name.rsplit_once('/').map_or(name, |(scope, _)| scope)
 }
 
 /// Rows `[out, in]` of a weight as the layer has them.

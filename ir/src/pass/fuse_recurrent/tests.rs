@@ -3,8 +3,9 @@
 use super::super::testing::{Net, the};
 use super::run;
 use crate::graph::Value;
-use crate::op::{Cell, Concat, Dense, Dropout, Fill, Op, Pack, Split, Unary, Unpack};
+use crate::op::{Binary, Cell, Concat, Dense, Dropout, Fill, Op, Pack, Select, Split, Unary, Unpack, Unsqueeze};
 use crate::shape::{Dim, Shape};
+use crate::tensor::{DType, Tensor};
 
 fn zeros(net: &mut Net, x: Value, hidden: usize) -> Value {
     let shape: Shape = [Dim::symbol("N"), Dim::Known(hidden)].into_iter().collect();
@@ -127,6 +128,107 @@ fn a_gru_of_keras() {
     let graph = net.check(&[all], run);
     let Op::Recurrent(op) = graph.op(the(&graph, "Recurrent")) else { panic!() };
     assert_eq!((op.cell, op.hidden, op.bias), (Cell::Gru, 4, true));
+}
+
+/// `GRUCell` of TensorFlow 1.
+#[test]
+fn a_gru_whose_reset_comes_first() {
+    let mut net = Net::new();
+    let x = net.x(&[3, 2]);
+    let [gates, gates_bias] = [net.weight("gates", &[6, 8]), net.weight("gates_bias", &[8])];
+    let [new, new_bias] = [net.weight("new", &[6, 4]), net.weight("new_bias", &[4])];
+    let mut h = zeros(&mut net, x, 4);
+    let mut hs = Vec::new();
+    for x in parts(&mut net, x, 1, 3) {
+        let both = net.op(Concat { axis: 1 }, &[x, h]);
+        let sum = net.op(Dense {}, &[both, gates, gates_bias]);
+        let squashed = net.un(Unary::Sigmoid, sum);
+        let node = net.op(Split { axis: 1, sizes: vec![4; 2] }, &[squashed]).node;
+        let [r, z] = [0, 1].map(|output| Value { node, output });
+        let reset = net.mul(r, h);
+        let both = net.op(Concat { axis: 1 }, &[x, reset]);
+        let sum = net.op(Dense {}, &[both, new, new_bias]);
+        let candidate = net.un(Unary::Tanh, sum);
+        let one = net.num(1.0);
+        let (kept, rest) = (net.mul(z, h), net.sub(one, z));
+        let added = net.mul(rest, candidate);
+        h = net.add(kept, added);
+        hs.push(h);
+    }
+    let all = net.op(Pack { axis: 1 }, &hs);
+    let graph = net.check(&[all], run);
+    let Op::Recurrent(op) = graph.op(the(&graph, "Recurrent")) else { panic!() };
+    assert_eq!((op.cell, op.hidden, op.bias), (Cell::GruResetBefore, 4, true));
+}
+
+/// Two layers, whose second is given what the first computes, as `MultiRNNCell` has them; with `sequence_length`.
+/// Gives the outputs, packed, and the last states.
+fn lengths(net: &mut Net, ends: [&[usize]; 2]) -> (Value, [Value; 2], Vec<Value>) {
+    let shape: Shape = [Dim::symbol("N")].into_iter().collect();
+    // The inputs of the tests are 0, 2, 2: these sequences have two steps, or none.
+    let [given, two] = [
+        net.graph.input("given", DType::Int32, shape).unwrap(),
+        net.graph.constant("two", Tensor::from_f64(DType::Int32, &[], [2.0])),
+    ];
+    let lengths = net.sub(two, given);
+    let x = net.x(&[3, 4]);
+    let mut steps = parts(net, x, 1, 3);
+    let mut last = Vec::new();
+    for (layer, ends) in ends.into_iter().enumerate() {
+        let [kernel, bias] = [("kernel", &[8, 16][..]), ("bias", &[16])].map(|(part, shape)| {
+            let name = format!("{part}_{layer}");
+            net.weight(&name, shape)
+        });
+        let zero = zeros(net, x, 4);
+        let (mut h, mut c) = (zero, zero);
+        for (x, end) in steps.iter_mut().zip(ends) {
+            let made = lstm(net, &[*x], kernel, bias, (h, c));
+            let end = net.graph.constant("t", Tensor::from_f64(DType::Int32, &[], [*end as f64]));
+            let ended = net.op(Binary::GreaterEqual, &[end, lengths]);
+            let ended = net.op(Unsqueeze { axes: vec![1] }, &[ended]);
+            (h, c) = (net.op(Select {}, &[ended, h, made[0]]), net.op(Select {}, &[ended, c, made[1]]));
+            *x = made[0];
+        }
+        last.push(h);
+    }
+    let zero = zeros(net, x, 4);
+    let outputs: Vec<Value> = steps
+        .iter()
+        .zip(ends[1])
+        .map(|(step, end)| {
+            let end = net.graph.constant("t", Tensor::from_f64(DType::Int32, &[], [*end as f64]));
+            let ended = net.op(Binary::GreaterEqual, &[end, lengths]);
+            let ended = net.op(Unsqueeze { axes: vec![1] }, &[ended]);
+            net.op(Select {}, &[ended, zero, *step])
+        })
+        .collect();
+    let packed = net.op(Pack { axis: 0 }, &outputs);
+    (packed, [last[0], last[1]], steps)
+}
+
+#[test]
+fn sequences_that_end_before_the_last_step() {
+    for states in [false, true] {
+        let mut net = Net::new();
+        let (packed, [first, second], _) = lengths(&mut net, [&[0, 1, 2]; 2]);
+        let outputs = if states { vec![packed, first, second] } else { vec![packed] };
+        let ops = net.ops(&outputs, run);
+        assert_eq!(ops.iter().filter(|op| *op == "Recurrent").count(), 2, "{ops:?}");
+        assert!(!ops.iter().any(|op| op == "Dense" || op == "Pack"), "{ops:?}");
+    }
+}
+
+#[test]
+fn what_is_computed_behind_an_end_counts_where_it_is_read() {
+    // What a step computes is read without a mask; steps that end at other places.
+    let mut net = Net::new();
+    let (packed, _, steps) = lengths(&mut net, [&[0, 1, 2]; 2]);
+    let ops = net.ops(&[packed, steps[1]], run);
+    assert!(ops.iter().filter(|op| *op == "Recurrent").count() < 2, "{ops:?}");
+    let mut net = Net::new();
+    let (packed, ..) = lengths(&mut net, [&[0, 2, 1]; 2]);
+    let ops = net.ops(&[packed], run);
+    assert!(!ops.contains(&"Recurrent".to_owned()), "{ops:?}");
 }
 
 #[test]
