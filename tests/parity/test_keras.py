@@ -24,6 +24,7 @@ if "MODELPORT_TF_2_12" in os.environ:
 # These have operations that Keras 2 has no layers for, and so no files of whole models.
 WITHOUT_LAYERS = {
     "cnn_partitioned",
+    "detector",
     "inception_resnet_v2",
     "inception_resnet_v2_training",
     "nasnet",
@@ -31,6 +32,7 @@ WITHOUT_LAYERS = {
     "text_cnn_2d",
     "text_gru_lengths",
     "text_rnn_lengths",
+    "text_transformer",
     "unet",
 }
 NETWORKS = {case.name: case for case in harness.cases()}

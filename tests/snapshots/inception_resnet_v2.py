@@ -158,7 +158,7 @@ class InceptionResnetV2(nn.Module):
         x = F.max_pool2d(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))), 3, stride=2)
         x = self.Mixed_5b(F.max_pool2d(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)), 3, stride=2))
         x = self.Block8(self.Repeat_2(self.Mixed_7a(self.Repeat_1(self.Mixed_6a(self.Repeat(x))))))
-        return self.Logits(F.avg_pool2d(self.Conv2d_7b_1x1(x), 2, stride=1).flatten(1))
+        return self.Logits(F.avg_pool2d(self.Conv2d_7b_1x1(x), 2).flatten(1))
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> InceptionResnetV2:

@@ -153,9 +153,9 @@ class InceptionResnetV2(nn.Module):
         self.Repeat_2 = nn.Sequential(Block8(), Block8())
         self.Block8 = Block8_2()
         self.Conv2d_7b_1x1 = ConvBNReLU(136, 96, 1)
-        self.Logits = nn.Sequential(nn.AvgPool2d(2, stride=1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(96, 17))
+        self.Logits = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Dropout(0.2), nn.Linear(96, 17))
         self.AuxLogits = nn.Sequential(
-            nn.AvgPool2d(5, stride=3), ConvBNReLU(72, 8, 1), ConvBNReLU(8, 48, 1), nn.Flatten(), nn.Linear(48, 17)
+            nn.AvgPool2d(5), ConvBNReLU(72, 8, 1), ConvBNReLU(8, 48, 1), nn.Flatten(), nn.Linear(48, 17)
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -71,7 +71,7 @@ class InceptionV1(nn.Module):
         x = self.Mixed_3b(F.max_pool2d(self.Conv2d_2c_3x3(x), 3, stride=2, ceil_mode=True))
         x = self.Mixed_4c(self.Mixed_4b(F.max_pool2d(self.Mixed_3c(x), 3, stride=2, ceil_mode=True)))
         x = self.Mixed_5c(self.Mixed_5b(F.max_pool2d(self.Mixed_4f(self.Mixed_4e(self.Mixed_4d(x))), 2)))
-        return self.Logits(F.avg_pool2d(x, 7, stride=1)).flatten(1)
+        return self.Logits(F.avg_pool2d(x, 7)).flatten(1)
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> InceptionV1:

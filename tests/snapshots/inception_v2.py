@@ -120,8 +120,7 @@ class InceptionV2(nn.Module):
         x = self.Conv2d_2b_1x1(F.max_pool2d(self.Conv2d_1a_7x7(x), 3, stride=2, ceil_mode=True))
         x = self.Mixed_3b(F.max_pool2d(self.Conv2d_2c_3x3(x), 3, stride=2, padding=1))
         x = self.Mixed_4e(self.Mixed_4d(self.Mixed_4c(self.Mixed_4b(self.Mixed_4a(self.Mixed_3c(x))))))
-        x = self.Logits(F.avg_pool2d(self.Mixed_5c(self.Mixed_5b(self.Mixed_5a(x))), 4, stride=2))
-        return x.flatten(1)
+        return self.Logits(F.avg_pool2d(self.Mixed_5c(self.Mixed_5b(self.Mixed_5a(x))), 4)).flatten(1)
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> InceptionV2:

@@ -167,8 +167,8 @@ class InceptionV3(nn.Module):
         x = F.max_pool2d(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))), 3, stride=2)
         x = self.Mixed_5b(F.max_pool2d(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)), 3, stride=2))
         x = self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(self.Mixed_5d(self.Mixed_5c(x))))))
-        x = F.avg_pool2d(self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(self.Mixed_6e(x)))), 3, stride=2)
-        return self.Logits(x).flatten(1)
+        x = self.Logits(F.avg_pool2d(self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(self.Mixed_6e(x)))), 3))
+        return x.flatten(1)
 
 
 def load(weights: str = "model.pth", device: str = "cpu") -> InceptionV3:

@@ -164,7 +164,7 @@ class InceptionV3(nn.Module):
         self.Mixed_7c = Mixed7(160)
         self.Logits = nn.Sequential(nn.AvgPool2d(2), nn.Dropout(0.2), nn.Conv2d(160, 17, 1), nn.Flatten())
         self.AuxLogits = nn.Sequential(
-            nn.AvgPool2d(5, stride=3), ConvBNReLU(60, 10, 1), ConvBNReLU(10, 61, 1), nn.Conv2d(61, 17, 1), nn.Flatten()
+            nn.AvgPool2d(5), ConvBNReLU(60, 10, 1), ConvBNReLU(10, 61, 1), nn.Conv2d(61, 17, 1), nn.Flatten()
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

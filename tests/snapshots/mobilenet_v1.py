@@ -72,7 +72,7 @@ class MobilenetV1(nn.Module):
         x = self.Conv2d_9_pointwise(self.Conv2d_9_depthwise(self.Conv2d_8_pointwise(x)))
         x = self.Conv2d_11_depthwise(self.Conv2d_10_pointwise(self.Conv2d_10_depthwise(x)))
         x = self.Conv2d_12_pointwise(self.Conv2d_12_depthwise(self.Conv2d_11_pointwise(x)))
-        x = F.avg_pool2d(self.Conv2d_13_pointwise(self.Conv2d_13_depthwise(x)), 3, stride=2)
+        x = F.avg_pool2d(self.Conv2d_13_pointwise(self.Conv2d_13_depthwise(x)), 3)
         return self.Logits(x).flatten(1)
 
 

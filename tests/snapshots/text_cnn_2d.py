@@ -14,22 +14,23 @@ from torch import Tensor, nn
 
 
 class ConvReLUPool(nn.Module):
-    def __init__(self, kernel_size, pool_kernel_size):
+    def __init__(self, kernel_size, pool_kernel_size, stride):
         super().__init__()
         self.pool_kernel_size = pool_kernel_size
+        self.stride = stride
         self.conv = nn.Conv2d(1, 16, kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(F.relu(self.conv(x)), self.pool_kernel_size, stride=1)
+        return F.max_pool2d(F.relu(self.conv(x)), self.pool_kernel_size, stride=self.stride)
 
 
 class Model(nn.Module):
     def __init__(self):
         super().__init__()
         self.embedding = nn.Embedding(200, 12)
-        self.conv3 = ConvReLUPool((3, 12), (18, 1))
-        self.conv4 = ConvReLUPool((4, 12), (17, 1))
-        self.conv5 = ConvReLUPool((5, 12), (16, 1))
+        self.conv3 = ConvReLUPool((3, 12), (18, 1), (18, 1))
+        self.conv4 = ConvReLUPool((4, 12), (17, 1), (17, 1))
+        self.conv5 = ConvReLUPool((5, 12), (16, 1), (16, 1))
         self.output = nn.Linear(48, 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

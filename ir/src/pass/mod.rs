@@ -25,6 +25,7 @@ pub mod join_directions;
 pub mod join_groups;
 pub mod lower_rank;
 pub mod merge_equal;
+pub mod narrow_fills;
 mod pattern;
 pub mod remove_dropout;
 pub mod remove_noops;
@@ -32,6 +33,7 @@ mod rewrite;
 mod terms;
 #[cfg(test)]
 mod testing;
+pub mod turn_parts;
 
 use crate::diagnostic::Result;
 use crate::graph::Graph;
@@ -146,6 +148,18 @@ pub const NORMALIZE: &[Pass] = &[
         reason: "one-dimensional layers have one dimension",
         after: &["fold_constants", "absorb_bias"],
         run: lower_rank::run,
+    },
+    Pass {
+        name: "narrow_fills",
+        reason: "a tensor of equal numbers is a number where it may be",
+        after: &["fuse_recurrent"],
+        run: narrow_fills::run,
+    },
+    Pass {
+        name: "turn_parts",
+        reason: "parts of one axis that lie along another are a transpose",
+        after: &["fold_constants", "fuse_dense", "fuse_recurrent"],
+        run: turn_parts::run,
     },
     Pass {
         name: "drop_reshapes",

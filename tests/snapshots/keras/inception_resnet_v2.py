@@ -118,7 +118,7 @@ def build() -> keras.Model:
         x = block8(x, name=f"Repeat_2_block8_{i}")
     x = block8_2(x, name="Block8")
     x = conv_bn_relu(x, 96, 1, name="Conv2d_7b_1x1")
-    x = layers.Flatten()(layers.AveragePooling2D(2, 1)(x))
+    x = layers.Flatten()(layers.AveragePooling2D(2)(x))
     return keras.Model(inputs, layers.Dense(17, name="Logits")(x), name="inception_resnet_v2")
 
 

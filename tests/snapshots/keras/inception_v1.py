@@ -47,7 +47,7 @@ def build() -> keras.Model:
     x = layers.MaxPooling2D(2)(x)
     x = mixed(x, 32, 20, 40, 16, 16, name="Mixed_5b")
     x = mixed(x, 48, 24, 48, 16, 16, name="Mixed_5c")
-    x = layers.AveragePooling2D(7, 1)(x)
+    x = layers.AveragePooling2D(7)(x)
     x = layers.Conv2D(17, 1, name="Logits")(x)
     return keras.Model(inputs, layers.Flatten()(x), name="inception_v1")
 

@@ -72,7 +72,7 @@ def build() -> keras.Model:
     x = downsample_mixed(x, 19, 19, 25, name="Mixed_5a")
     x = mixed(x, 35, 19, 32, 16, 22, 12, name="Mixed_5b")
     x = mixed5_c(x, name="Mixed_5c")
-    x = layers.AveragePooling2D(4, 2)(x)
+    x = layers.AveragePooling2D(4)(x)
     x = layers.Conv2D(17, 1, name="Logits")(x)
     return keras.Model(inputs, layers.Flatten()(x), name="inception_v2")
 

@@ -114,7 +114,7 @@ def build() -> keras.Model:
     x = mixed7_a(x, name="Mixed_7a")
     x = mixed7(x, name="Mixed_7b")
     x = mixed7(x, name="Mixed_7c")
-    x = layers.AveragePooling2D(3, 2)(x)
+    x = layers.AveragePooling2D(3)(x)
     x = layers.Conv2D(17, 1, name="Logits")(x)
     return keras.Model(inputs, layers.Flatten()(x), name="inception_v3")
 

@@ -118,7 +118,7 @@ def build() -> keras.Model:
     mixed = layers.AveragePooling2D(2)(mixed)
     mixed = layers.Dropout(0.2, name="Logits_dropout")(mixed)
     mixed = layers.Conv2D(17, 1, name="Logits_Conv2d_1c_1x1")(mixed)
-    x = layers.AveragePooling2D(5, 3)(x)
+    x = layers.AveragePooling2D(5)(x)
     x = conv_bn_relu(x, 10, 1, name="AuxLogits_Conv2d_1b_1x1")
     x = conv_bn_relu(x, 61, 1, name="AuxLogits_Conv2d_2a_1x1")
     x = layers.Conv2D(17, 1, name="AuxLogits_Conv2d_2b_1x1")(x)

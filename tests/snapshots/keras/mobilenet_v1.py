@@ -53,7 +53,7 @@ def build() -> keras.Model:
     x = conv_bn_relu6(x, 128, name="Conv2d_12_pointwise")
     x = conv_bn_relu6_2(x, name="Conv2d_13_depthwise")
     x = conv_bn_relu6(x, 128, name="Conv2d_13_pointwise")
-    x = layers.AveragePooling2D(3, 2)(x)
+    x = layers.AveragePooling2D(3)(x)
     x = layers.Conv2D(17, 1, name="Logits")(x)
     return keras.Model(inputs, layers.Flatten()(x), name="mobilenet_v1")
 

@@ -12,10 +12,10 @@ import keras
 from keras import layers, ops
 
 
-def conv_relu_pool(x, kernel_size, pool_size, name):
+def conv_relu_pool(x, kernel_size, pool_size, strides, name):
     """[N, 20, 12, 1] to [N, 1, 1, 16]."""
     x = layers.Conv2D(16, kernel_size, activation="relu", name=f"{name}_conv")(x)
-    return layers.MaxPooling2D(pool_size, 1)(x)
+    return layers.MaxPooling2D(pool_size, strides)(x)
 
 
 def build() -> keras.Model:
@@ -23,9 +23,9 @@ def build() -> keras.Model:
     inputs = x = keras.Input((20,), dtype="int32", name="input")
     x = layers.Embedding(200, 12, name="embedding")(x)
     x = ops.expand_dims(x, axis=3)
-    conv3 = conv_relu_pool(x, (3, 12), (18, 1), name="conv3")
-    conv4 = conv_relu_pool(x, (4, 12), (17, 1), name="conv4")
-    x = conv_relu_pool(x, (5, 12), (16, 1), name="conv5")
+    conv3 = conv_relu_pool(x, (3, 12), (18, 1), (18, 1), name="conv3")
+    conv4 = conv_relu_pool(x, (4, 12), (17, 1), (17, 1), name="conv4")
+    x = conv_relu_pool(x, (5, 12), (16, 1), (16, 1), name="conv5")
     x = layers.Flatten()(layers.Concatenate()([conv3, conv4, x]))
     x = layers.Dense(4, name="output")(x)
     return keras.Model(inputs, [x, ops.cast(ops.argmax(x, axis=1), "int64")], name="model2")

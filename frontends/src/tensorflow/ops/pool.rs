@@ -1,6 +1,6 @@
 //! Pooling.
 
-use modelport_ir::{Result, op};
+use modelport_ir::{Dim, Result, op};
 
 use super::call::one;
 use super::conv::pads;
@@ -39,6 +39,10 @@ fn pool(call: &mut Call, kind: op::PoolKind, kernel: &[i64], strides: &[i64]) ->
     let strides = call.spatial_of(strides, "strides", rank)?;
     let dilations = vec![1; kernel.len()];
     let pads = op::Pads(pads(call, &shape, &kernel, &strides, &dilations)?);
+    // A window over the whole map has no second place.
+    let spatial = shape.get(call.layout().spatial_axes(rank)).unwrap_or_default();
+    let whole = spatial.iter().map(Dim::known).eq(kernel.iter().copied().map(Some)) && pads.is_zero();
+    let strides = if whole { kernel.clone() } else { strides };
     let pool = op::Pool {
         kind,
         kernel,

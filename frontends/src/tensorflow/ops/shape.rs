@@ -169,6 +169,9 @@ fn split(call: &mut Call) -> Result<Vec<Entry>> {
     let shape = call.shape(slot)?;
     let axis = call.int(axis_slot, "the axis")?;
     let axis = call.axis(axis, shape.rank())?;
+    if let Some(parts) = batch_parts(call, slot, axis, &shape)? {
+        return Ok(parts);
+    }
     let total = call.known(&shape, axis, "the length of the axis to cut")?;
     let sizes: Vec<usize> = if call.node.op == "Split" {
         match call.node.int("num_split").and_then(|n| usize::try_from(n).ok()) {
@@ -195,6 +198,23 @@ fn split(call: &mut Call) -> Result<Vec<Entry>> {
     let count = sizes.len();
     let split = call.add(op::Split { axis, sizes }, &[x])?;
     Ok((0..count).map(|output| Value { node: split.node, output }.into()).collect())
+}
+
+/// Equal parts of an axis of free size: heads of an attention that were laid behind each other along the batch.
+fn batch_parts(call: &mut Call, slot: usize, axis: usize, shape: &Shape) -> Result<Option<Vec<Entry>>> {
+    let (Some(count), Some(Dim::Symbol { name, factor })) = (call.node.int("num_split"), shape.get(axis)) else {
+        return Ok(None);
+    };
+    let Some(count) = usize::try_from(count).ok().filter(|&n| n > 1 && n <= MAX_PARTS && factor % n == 0) else {
+        return Ok(None);
+    };
+    let mut parts = shape.clone();
+    parts[axis] = Dim::Symbol { name: name.clone(), factor: factor / count };
+    parts.insert(axis, Dim::Known(count));
+    let x = call.data(slot)?;
+    let rows = call.helper("parts", op::Reshape { shape: parts }, &[x])?;
+    let node = call.add(op::Unpack { axis, count }, &[rows])?.node;
+    Ok(Some((0..count).map(|output| Value { node, output }.into()).collect()))
 }
 
 fn pack(call: &mut Call) -> Result<Vec<Entry>> {
