@@ -2,6 +2,7 @@
 
 import harness
 import pytest
+import torchvision  # noqa: F401  (brings Triton, which has to come before TensorFlow: of two LLVMs the second aborts)
 
 
 @pytest.fixture(scope="session")

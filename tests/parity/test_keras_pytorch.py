@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import aten_nets
+import own_nets
 import pytest
 import test_archs
 import test_aten
@@ -76,6 +77,20 @@ NETWORKS |= {
     "masked": (Masked, image(6), "program"),
     "scattered": (aten_nets.Scattered, lambda batch: (torch.randn(batch, 5, 6),), "program"),
     "odd": (aten_nets.Odd, image(9), "program"),
+}
+NETWORKS |= {
+    "unet": (own_nets.UNet, lambda batch: (torch.randn(batch, 3, 18, 22),), "program"),
+    "audio": (own_nets.Audio, lambda batch: (torch.randn(batch, 1, 256),), "program"),
+    "encoder": (own_nets.Encoder, ids, "program"),
+    "crnn": (own_nets.Crnn, lambda batch: (torch.randn(batch, 1, 16, 20),), "program"),
+    "super_resolution": (own_nets.SuperResolution, lambda batch: (torch.rand(batch, 3, 6, 8),), "program"),
+    "volume": (own_nets.Volume, lambda batch: (torch.randn(batch, 2, 4, 16, 16),), "program"),
+    "pooled": (own_nets.Pooled, ids, "program"),
+    "siamese": (
+        own_nets.Siamese,
+        lambda batch: (torch.randn(batch, 1, 12, 12), torch.randn(batch, 1, 12, 12)),
+        "program",
+    ),
 }
 CASES = [f"{name}-{kind}" for name, (_, _, kinds) in NETWORKS.items() for kind in kinds.split()]
 

@@ -206,6 +206,7 @@ impl<'a> Flat<'a> {
         self.sort(&outputs);
         fuse::activations(&mut self.steps, &outputs);
         fuse::flattening(&mut self.steps, &outputs);
+        fuse::rolls(&mut self.steps, &outputs);
         self.runs(&outputs);
         self.separate(&outputs);
         let taken = self.class.args.iter().map(|arg| arg.name.as_str());

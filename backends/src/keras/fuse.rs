@@ -80,6 +80,85 @@ pub fn transposes(steps: &mut [Step], outputs: &mut [Value]) {
     }
 }
 
+/// What is split in two and joined in the other order is rolled.
+pub fn rolls(steps: &mut Vec<Step>, outputs: &[Value]) {
+    let readers = readers(steps, outputs);
+    for index in (0..steps.len()).rev() {
+        let Some((joined_at, order)) = concatenation(&steps[index].expr) else { continue };
+        let read: Vec<Value> = order.iter().filter_map(|&at| steps[index].operands.get(at).copied()).collect();
+        let is_turned = |step: &Step| read.iter().rev().eq(step.results.iter()) && read.len() == 2;
+        let Some(source) = steps[..index].iter().position(is_turned) else { continue };
+        let Some((x, first, split_at)) = split_in_two(&steps[source].expr) else { continue };
+        if split_at != joined_at || read.iter().any(|value| readers.get(value) != Some(&1)) {
+            continue;
+        }
+        let shift = Arg::or("shift", Expr::slot("shift", Lit::Int(-first)), Lit::None);
+        let axis = Arg::keyword("axis", Expr::slot("axis", Lit::Int(split_at)), None);
+        steps[index].expr = Expr::call("ops.roll", vec![Arg::new(x), shift, axis]);
+        steps[index].operands = steps[source].operands.clone();
+        steps[source].results.clear();
+    }
+    steps.retain(|step| !step.results.is_empty());
+    into_source(steps, |step, source, value| (readers.get(&value) == Some(&1)).then(|| both_rolls(step, source))?);
+}
+
+/// A roll of what was rolled along another axis.
+fn both_rolls(outer: &Expr, inner: &Expr) -> Option<Expr> {
+    let (Expr::Call(function, outer), Expr::Call(other, inner)) = (outer, inner) else { return None };
+    if [function, other].iter().any(|name| ***name != Expr::name("ops.roll")) {
+        return None;
+    }
+    let (outer, inner) = (<&[Arg; 3]>::try_from(outer.as_slice()).ok()?, <&[Arg; 3]>::try_from(inner.as_slice()).ok()?);
+    let pair = |at: usize, name: &str| -> Option<Expr> {
+        let numbers = [integer(&inner[at].value)?, integer(&outer[at].value)?].map(Lit::Int);
+        Some(Expr::slot(name, Lit::Tuple(numbers.to_vec())))
+    };
+    let shift = Arg { value: pair(1, "shift")?, ..inner[1].clone() };
+    let axis = Arg { value: pair(2, "axis")?, ..inner[2].clone() };
+    Some(Expr::Call(function.clone(), vec![inner[0].clone(), shift, axis]))
+}
+
+fn integer(expr: &Expr) -> Option<i64> {
+    match expr {
+        Expr::Slot(slot) => match slot.value {
+            Lit::Int(value) => Some(value),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn argument<'a>(args: &'a [Arg], name: &str) -> Option<&'a Expr> {
+    args.iter().find(|arg| arg.name.as_deref() == Some(name)).map(|arg| &arg.value)
+}
+
+/// The axis of a concatenation, and the operands that it joins.
+fn concatenation(expr: &Expr) -> Option<(i64, Vec<usize>)> {
+    let Expr::Call(layer, args) = expr else { return None };
+    let Expr::Call(class, made) = layer.as_ref() else { return None };
+    let (true, [Arg { value: Expr::List(parts), .. }]) = (**class == Expr::name("layers.Concatenate"), args.as_slice())
+    else {
+        return None;
+    };
+    let operand = |part: &Expr| match part {
+        Expr::Operand(at) => Some(*at),
+        _ => None,
+    };
+    Some((integer(argument(made, "axis")?)?, parts.iter().map(operand).collect::<Option<_>>()?))
+}
+
+/// What is split in two, the size of the first part, and the axis.
+fn split_in_two(expr: &Expr) -> Option<(Expr, i64, i64)> {
+    let Expr::Call(function, args) = expr else { return None };
+    if **function != Expr::name("ops.split") {
+        return None;
+    }
+    let [x, ends, axis] = args.as_slice() else { return None };
+    let Expr::List(ends) = &ends.value else { return None };
+    let [end] = ends.as_slice() else { return None };
+    Some((x.value.clone(), integer(end)?, integer(&axis.value)?))
+}
+
 /// The order of axes that `ops.transpose` or `layers.Permute` gives.
 fn permutation(expr: &Expr) -> Option<Vec<usize>> {
     let Expr::Call(function, args) = expr else { return None };

@@ -18,6 +18,7 @@ mod recurrent;
 mod scatter;
 mod shapes;
 mod source;
+mod tidy;
 mod trace;
 mod version2;
 

@@ -45,6 +45,7 @@ pub fn operation(function: &str) -> Option<Operation> {
         "pad" => ("Pad", "numpy", &["pad_width", "mode"]),
         "tile" => ("Tile", "numpy", &["repeats"]),
         "broadcast_to" => ("BroadcastTo", "numpy", &["shape"]),
+        "roll" => ("Roll", "numpy", &["shift", "axis"]),
         "flip" => ("Flip", "numpy", AXIS),
         "cast" => ("Cast", "core", &["dtype"]),
         "cumsum" => ("Cumsum", "numpy", &["axis", "dtype"]),

@@ -6,6 +6,8 @@ use modelport_ir::op::{Binary, Concat, Gather, MatMul, Op};
 use modelport_ir::pass::fold_constants;
 use modelport_ir::{Dim, Graph, NodeId, Result, Value};
 
+use super::tidy;
+
 /// The graph as it is planned.
 ///
 /// # Errors
@@ -15,6 +17,7 @@ pub fn prepared(graph: &Graph) -> Result<Graph> {
     fold_constants::all(&mut graph)?;
     graph.prune();
     share_tables(&mut graph)?;
+    tidy::run(&mut graph)?;
     drop_moves_of_ones(&mut graph)?;
     nest_concats(&mut graph)?;
     Ok(graph)

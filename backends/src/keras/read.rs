@@ -70,26 +70,21 @@ pub fn read(path: &Path, code: Option<(&Path, &str)>) -> Result<Model> {
     Ok(model)
 }
 
-/// A layer's variables, in Keras' order: the part of the layer that has them, their number there, and their names.
-fn variables(layer: &Layer) -> Vec<(&'static str, usize, String)> {
-    let cell = |config: &Map<String, Value>| {
+/// A layer's variables, in Keras' order, as the layer's weights call them.
+fn variables(layer: &Layer) -> Vec<String> {
+    let cell = |config: &Map<String, Value>, above: &str| -> Vec<String> {
         let bias = config.get("use_bias").and_then(Value::as_bool).unwrap_or(true);
-        ["kernel", "recurrent_kernel"].into_iter().chain(bias.then_some("bias"))
-    };
-    let numbered = |part, names: Vec<&str>, prefix: &str| {
-        let named = names.into_iter().enumerate();
-        named.map(|(number, name)| (part, number, format!("{prefix}{name}"))).collect::<Vec<_>>()
+        let names = ["kernel", "recurrent_kernel"].into_iter().chain(bias.then_some("bias"));
+        names.map(|name| format!("{above}{name}")).collect()
     };
     match layer.class_name.as_str() {
-        "LSTM" | "GRU" | "SimpleRNN" => numbered("cell/", cell(&layer.config).collect(), ""),
+        "LSTM" | "GRU" | "SimpleRNN" => cell(&layer.config, ""),
         "Bidirectional" => {
             let inner = layer.config.get("layer").and_then(|layer| layer.get("config")).and_then(Value::as_object);
-            let names: Vec<&str> = inner.into_iter().flat_map(cell).collect();
-            let mut all = numbered("forward_layer/cell/", names.clone(), "forward_layer/");
-            all.extend(numbered("backward_layer/cell/", names, "backward_layer/"));
-            all
+            let both = ["forward_layer/", "backward_layer/"].into_iter();
+            both.flat_map(|above| inner.into_iter().flat_map(move |inner| cell(inner, above))).collect()
         }
-        _ => numbered("", own_variables(layer), ""),
+        _ => own_variables(layer).into_iter().map(str::to_owned).collect(),
     }
 }
 
@@ -121,8 +116,10 @@ fn fill(model: &mut Model, root: &Group) -> std::result::Result<(), String> {
         let count = used.entry(class.clone()).or_default();
         let folder = if *count == 0 { format!("layers/{class}") } else { format!("layers/{class}_{count}") };
         *count += 1;
-        for (part, number, name) in variables(layer) {
-            let path = format!("{folder}/{part}vars/{number}");
+        let names = variables(layer);
+        let places = files::places(&layer.class_name, names.iter().map(String::as_str));
+        for (place, name) in places.into_iter().zip(names) {
+            let path = format!("{folder}/{place}");
             let dataset = root.dataset(&path);
             read.insert(path);
             let dataset = dataset.ok_or_else(|| format!("there are no weights for '{}/{name}'", layer.name))?;

@@ -148,6 +148,9 @@ pub fn unpack(b: &mut Builder<'_>, at: usize, count: usize) -> Built {
     let x = b.tensor(0)?;
     let num = Arg::or("num", Expr::int("count", count), Lit::None);
     let axis = Arg::keyword("axis", Expr::int("axis", at), Some(Lit::Int(0)));
+    if count == 3 && is_attention(b) {
+        b.results(["query", "key", "value"].map(str::to_owned).to_vec());
+    }
     Ok(Expr::call("ops.unstack", vec![Arg::new(x), num, axis]))
 }
 

@@ -30,12 +30,9 @@ pub fn weights(model: &Model) -> Result<Group> {
                 problems.push(Problem::new(message).node(&layer.name));
             }
         };
-        let mut counts: HashMap<String, usize> = HashMap::new();
-        for (index, param) in layer.weights.iter().enumerate() {
-            let part = part(layer, index, &param.key);
-            let place = counts.entry(part.clone()).or_default();
-            put(format!("{folder}/{part}vars/{place}"), &param.tensor);
-            *place += 1;
+        let places = places(&layer.class_name, layer.weights.iter().map(|param| param.key.as_str()));
+        for (place, param) in places.iter().zip(&layer.weights) {
+            put(format!("{folder}/{place}"), &param.tensor);
         }
         if is_random(layer) {
             // The state of its random numbers; Keras makes a new one where it is zero.
@@ -63,9 +60,8 @@ pub fn legacy_weights(model: &Model) -> Result<Group> {
         let names: Vec<String> = layer
             .weights
             .iter()
-            .enumerate()
-            .map(|(index, param)| {
-                let cell = match part(layer, index, &param.key).as_str() {
+            .map(|param| {
+                let cell = match part(&layer.class_name, &param.key).as_str() {
                     "cell/" => format!("{}_cell/", snake_case(&layer.class_name)),
                     "forward_layer/cell/" => "forward/cell/".to_owned(),
                     "backward_layer/cell/" => "backward/cell/".to_owned(),
@@ -88,21 +84,28 @@ pub fn legacy_weights(model: &Model) -> Result<Group> {
     Ok(root)
 }
 
+/// Where a layer's variables are, below its folder: in the part that has them, by their number there.
+pub fn places<'a>(class: &str, keys: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    let place = |key: &str| {
+        let part = part(class, key);
+        let number = counts.entry(part.clone()).or_default();
+        *number += 1;
+        format!("{part}vars/{}", *number - 1)
+    };
+    keys.map(place).collect()
+}
+
 /// The part of a layer that a weight belongs to, with a slash behind; nothing for the layer itself.
-fn part(layer: &Layer, index: usize, key: &str) -> String {
-    match layer.class_name.as_str() {
-        "LSTM" | "GRU" | "SimpleRNN" => "cell/".to_owned(),
-        // The weights of the forward layer come first, and both have as many.
-        "Bidirectional" if index < layer.weights.len() / 2 => "forward_layer/cell/".to_owned(),
-        "Bidirectional" => "backward_layer/cell/".to_owned(),
+fn part(class: &str, key: &str) -> String {
+    let above = key.rsplit_once('/').map(|(above, _)| format!("{above}/")).unwrap_or_default();
+    match class {
+        "LSTM" | "GRU" | "SimpleRNN" | "Bidirectional" => format!("{above}cell/"),
         "MultiHeadAttention" | "MultiheadAttention" => match key.split_once('/') {
             Some((part, _)) => format!("{}_dense/", part.trim_start_matches("attention_")),
             None => String::new(),
         },
-        _ => match key.rsplit_once('/') {
-            Some((part, _)) => format!("{part}/"),
-            None => String::new(),
-        },
+        _ => above,
     }
 }
 

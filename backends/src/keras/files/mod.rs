@@ -21,7 +21,7 @@ use super::model::Model;
 use crate::weights::archive::{Archive, Patch};
 use crate::weights::{self, Progress};
 
-pub use layers::{legacy_weights, snake_case, weights};
+pub use layers::{legacy_weights, places, snake_case, weights};
 
 /// The version of Keras whose files these are. Nothing depends on it when they are read.
 const KERAS_3: &str = "3.0.0";

@@ -38,12 +38,12 @@ fn model() -> Model {
         "layer": {"class_name": "GRU", "config": {"name": "gru", "units": 2, "return_sequences": true}, "module": "keras.layers", "registered_name": null},
     });
     let gru: &[(&str, &[usize])] = &[
-        ("forward_gru/gru_cell/kernel", &[3, 6]),
-        ("forward_gru/gru_cell/recurrent_kernel", &[2, 6]),
-        ("forward_gru/gru_cell/bias", &[2, 6]),
-        ("backward_gru/gru_cell/kernel", &[3, 6]),
-        ("backward_gru/gru_cell/recurrent_kernel", &[2, 6]),
-        ("backward_gru/gru_cell/bias", &[2, 6]),
+        ("forward_layer/kernel", &[3, 6]),
+        ("forward_layer/recurrent_kernel", &[2, 6]),
+        ("forward_layer/bias", &[2, 6]),
+        ("backward_layer/kernel", &[3, 6]),
+        ("backward_layer/recurrent_kernel", &[2, 6]),
+        ("backward_layer/bias", &[2, 6]),
     ];
     let lstm: &[(&str, &[usize])] = &[("kernel", &[4, 8]), ("recurrent_kernel", &[2, 8]), ("bias", &[8])];
     let layers = vec![

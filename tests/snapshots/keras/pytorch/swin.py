@@ -24,14 +24,15 @@ def shifted_window_attention(x, size, units, size3, name):
     """features.1.0.attn, features.3.0.attn."""
     y = layers.Permute((1, 3, 2, 4, 5))(layers.Reshape((size, 4, size, 4, units))(x))
     y = layers.Dense(3 * units, name=f"{name}_qkv")(ops.reshape(y, (-1, 16, units)))
-    y = ops.transpose(layers.Reshape((16, 3, size3, 32))(y), (2, 0, 3, 1, 4))
-    y2 = ops.transpose(ops.reshape(y[1:2, ...], (-1, size3, 16, 32)), (0, 1, 3, 2))
-    y3 = ops.cast(parameter(x, (256,), trainable=False, name=f"{name}_relative_position_index"), "int64")
-    x = ops.take(parameter(x, (49, size3), name=f"{name}_relative_position_bias_table"), y3, axis=0)
-    y2 = ops.matmul(ops.reshape(y[:1, ...], (-1, size3, 16, 32)) * 0.17677669, y2)
-    x = y2 + ops.expand_dims(ops.transpose(ops.reshape(x, (16, 16, size3)), (2, 0, 1)), axis=0)
-    x = ops.matmul(layers.Softmax()(x), ops.reshape(y[2:, ...], (-1, size3, 16, 32)))
-    x = layers.Reshape((16, units))(layers.Permute((2, 1, 3))(x))
+    query, key, value = ops.split(y, 3, axis=2)
+    query = layers.Permute((2, 1, 3))(layers.Reshape((16, size3, 32))(query)) * 0.17677669
+    y = ops.cast(parameter(x, (256,), trainable=False, name=f"{name}_relative_position_index"), "int64")
+    x = ops.take(parameter(x, (49, size3), name=f"{name}_relative_position_bias_table"), y, axis=0)
+    x = ops.expand_dims(ops.transpose(ops.reshape(x, (16, 16, size3)), (2, 0, 1)), axis=0)
+    x = ops.matmul(query, layers.Permute((2, 3, 1))(layers.Reshape((16, size3, 32))(key))) + x
+    value = layers.Permute((2, 1, 3))(layers.Reshape((16, size3, 32))(value))
+    x = layers.Permute((2, 1, 3))(ops.matmul(layers.Softmax()(x), value))
+    x = layers.Reshape((16, units))(x)
     x = layers.Dense(units, name=f"{name}_proj")(x)
     x = layers.Permute((1, 3, 2, 4, 5))(ops.reshape(x, (-1, size, size, 4, 4, units)))
     return layers.Reshape((4 * size, 4 * size, units))(x)
@@ -45,21 +46,20 @@ def mlp(x, units, name):
 
 def shifted_window_attention2(x, size, units, size3, size4, size5, name):
     """features.1.1.attn, features.3.1.attn."""
-    part, part2 = ops.split(x, [2], axis=1)
-    part, part2 = ops.split(layers.Concatenate(axis=1)([part2, part]), [2], axis=2)
-    y = layers.Reshape((size, 4, size, 4, units))(layers.Concatenate(axis=2)([part2, part]))
+    y = layers.Reshape((size, 4, size, 4, units))(ops.roll(x, (-2, -2), axis=(1, 2)))
     y = ops.reshape(layers.Permute((1, 3, 2, 4, 5))(y), (-1, 16, units))
     y = layers.Dense(3 * units, name=f"{name}_qkv")(y)
-    y = ops.transpose(layers.Reshape((16, 3, size3, 32))(y), (2, 0, 3, 1, 4))
-    y2 = ops.transpose(ops.reshape(y[1:2, ...], (-1, size3, 16, 32)), (0, 1, 3, 2))
-    y3 = ops.cast(parameter(x, (256,), trainable=False, name=f"{name}_relative_position_index"), "int64")
-    y3 = ops.take(parameter(x, (49, size3), name=f"{name}_relative_position_bias_table"), y3, axis=0)
-    y2 = ops.matmul(ops.reshape(y[:1, ...], (-1, size3, 16, 32)) * 0.17677669, y2)
-    y2 = y2 + ops.expand_dims(ops.transpose(ops.reshape(y3, (16, 16, size3)), (2, 0, 1)), axis=0)
+    query, key, value = ops.split(y, 3, axis=2)
+    query = layers.Permute((2, 1, 3))(layers.Reshape((16, size3, 32))(query)) * 0.17677669
+    y = ops.cast(parameter(x, (256,), trainable=False, name=f"{name}_relative_position_index"), "int64")
+    y = ops.take(parameter(x, (49, size3), name=f"{name}_relative_position_bias_table"), y, axis=0)
+    y = ops.expand_dims(ops.transpose(ops.reshape(y, (16, 16, size3)), (2, 0, 1)), axis=0)
+    y = ops.matmul(query, layers.Permute((2, 3, 1))(layers.Reshape((16, size3, 32))(key))) + y
     x = parameter(x, (1, size4, 1, 16, 16), trainable=False, name=f"{name}_masked_fill")
-    x = ops.reshape(ops.reshape(y2, (-1, size4, size3, 16, 16)) + x, (-1, size3, 16, 16))
-    x = ops.matmul(layers.Softmax()(x), ops.reshape(y[2:, ...], (-1, size3, 16, 32)))
-    x = layers.Reshape((16, units))(layers.Permute((2, 1, 3))(x))
+    x = ops.reshape(ops.reshape(y, (-1, size4, size3, 16, 16)) + x, (-1, size3, 16, 16))
+    value = layers.Permute((2, 1, 3))(layers.Reshape((16, size3, 32))(value))
+    x = layers.Permute((2, 1, 3))(ops.matmul(layers.Softmax()(x), value))
+    x = layers.Reshape((16, units))(x)
     x = layers.Dense(units, name=f"{name}_proj")(x)
     x = layers.Permute((1, 3, 2, 4, 5))(ops.reshape(x, (-1, size, size, 4, 4, units)))
     part, part2 = ops.split(layers.Reshape((4 * size, 4 * size, units))(x), [size5], axis=1)
@@ -69,9 +69,7 @@ def shifted_window_attention2(x, size, units, size3, size4, size5, name):
 
 def patch_merging(x, name):
     """features.2: [N, 16, 16, 32] to [N, 8, 8, 64]."""
-    y = x[:, ::2]
-    x = x[:, 1::2]
-    x = layers.Concatenate()([y[:, :, ::2], x[:, :, ::2], y[:, :, 1::2], x[:, :, 1::2]])
+    x = layers.Concatenate()([x[:, ::2, ::2], x[:, 1::2, ::2], x[:, ::2, 1::2], x[:, 1::2, 1::2]])
     x = layers.LayerNormalization(epsilon=1e-5, name=f"{name}_norm")(x)
     return layers.Dense(64, use_bias=False, name=f"{name}_reduction")(x)
 
@@ -107,7 +105,7 @@ def build() -> keras.Model:
     x = swin_transformer_block(x, 2, 64, 2, name="features_3_0")
     x = swin_transformer_block2(x, 2, 64, 2, 4, 6, name="features_3_1")
     x = layers.LayerNormalization(epsilon=1e-5, name="norm")(x)
-    x = layers.Flatten()(ops.mean(layers.Permute((3, 1, 2))(x), axis=(2, 3), keepdims=True))
+    x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(7, name="head")(x), name="swin_transformer")
 
 
