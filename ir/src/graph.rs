@@ -226,6 +226,12 @@ impl Graph {
             .or_else(|| path(""))
     }
 
+    /// Whether the source has modules that hold something: others than the network itself, or entries of a state dict
+    /// in the network itself.
+    pub fn has_modules(&self) -> bool {
+        self.modules.len() > 1 || self.ids().into_iter().any(|id| self.is_state(id.into()))
+    }
+
     /// Whether a value is an entry of the source's state dict: what a source with modules has under a key of its own
     /// keeps its shape, so that the code which comes of it takes the source's own weights.
     pub fn is_state(&self, value: Value) -> bool {

@@ -210,6 +210,8 @@ fn check_types(op: &Op, infos: &[Option<&ValueInfo>], messages: &mut Vec<String>
             takes(0, Takes::Reals);
             same_from = Some(0);
         }
+        // The mask's type is a matter of shape inference: booleans or that of the scores.
+        Op::Attention(_) => (0..3).for_each(|slot| takes(slot, Takes::Reals)),
         Op::MatMul(_) => {
             takes(0, Takes::Numbers);
             same_from = Some(0);
@@ -319,6 +321,7 @@ fn check_attributes(op: &Op, infos: &[Option<&ValueInfo>], messages: &mut Vec<St
             need(finite, format!("the limits {:?} and {:?} must be finite or absent", op.min, op.max));
             need(op.min.is_some() || op.max.is_some(), "there is no limit".to_owned());
         }
+        Op::Attention(op) => need(op.scale.is_finite(), format!("the scale is {}", op.scale)),
         Op::Einsum(op) => {
             let result: Vec<char> = op.equation.split("->").last().unwrap_or_default().chars().collect();
             let letters = op.equation.chars().all(|c| c.is_ascii_alphabetic() || ",->".contains(c));

@@ -157,6 +157,7 @@ fn expression(b: &mut Builder<'_>, op: &Op) -> std::result::Result<(String, Expr
         Op::CumSum(op) => named("sums", f::cumsum(b, op)),
         Op::Dense(_) => named("fc", l::dense(b)),
         Op::MatMul(op) => named("product", f::matmul(b, op)),
+        Op::Attention(_) => Err(b.problem("attention is written out for Keras")),
         Op::Recurrent(op) => named("rnn", recurrent::recurrent(b, op)),
         Op::Einsum(op) => named("product", f::einsum(b, &op.equation)),
         Op::Reduce(op) => named(&format!("{:?}", op.kind).to_lowercase(), f::reduce(b, op)),

@@ -34,7 +34,7 @@ pub use lists::{LayerList, find as list_layers};
 /// # Errors
 /// When the graph has a cycle.
 pub fn plan(graph: &Graph, leaves: Vec<Leaf>, spare: Vec<Spare>, dialect: &Dialect) -> Result<Program> {
-    if graph.modules.len() > 1 && !dialect.functional {
+    if graph.has_modules() && !dialect.functional {
         return Ok(modules::program(graph, &leaves, spare, dialect));
     }
     let paths = scope::paths(graph, &leaves);

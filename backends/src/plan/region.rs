@@ -50,7 +50,7 @@ impl Tree {
     /// Groups leaves by their scopes.
     pub fn new(graph: &Graph, leaves: &[Leaf], mut paths: Vec<Vec<String>>) -> Tree {
         join_shared(graph, leaves, &mut paths);
-        let exact = graph.modules.len() > 1;
+        let exact = graph.has_modules();
         let mut tree = Tree { regions: vec![Region::default()], root: 0, leaf_names: HashMap::new(), exact };
         let class_of = |path: &[String]| {
             let class = graph.modules.get(&path.join(".")).map_or("", String::as_str);

@@ -1,9 +1,9 @@
 //! Functions of values: elementwise, activations, reductions, products.
 
 use modelport_ir::op::{
-    ArgReduce, Binary, Clip, CumSum, Extreme, L2Normalize, Lrn, MatMul, Op, Reduce, ReduceKind, TopK, Unary,
+    ArgReduce, Attention, Binary, Clip, CumSum, Extreme, L2Normalize, Lrn, MatMul, Op, Reduce, ReduceKind, TopK, Unary,
 };
-use modelport_ir::{DType, Layout, Problem};
+use modelport_ir::{DType, Dim, Layout, Problem};
 
 use super::build::{Builder, Built, torch_dtype};
 use crate::python::{Arg, Expr, Lit};
@@ -343,6 +343,23 @@ pub fn matmul(b: &mut Builder<'_>, op: &MatMul) -> Built {
     };
     let (x, y) = (side(0, op.transpose_a)?, side(1, op.transpose_b)?);
     Ok(x.binary("@", y))
+}
+
+/// `F.scaled_dot_product_attention`, whose own scale is the inverse root of the size of the query.
+pub fn attention(b: &mut Builder<'_>, op: &Attention) -> Built {
+    let size = b.shape(0)?.last().and_then(Dim::known).unwrap_or(0);
+    let mut args = (0..3).map(|slot| b.tensor(slot).map(Arg::new)).collect::<Result<Vec<_>, _>>()?;
+    if b.has(3).is_some() {
+        args.push(Arg::keyword("attn_mask", b.tensor(3)?, None));
+    }
+    if op.causal {
+        args.push(Arg::keyword("is_causal", Expr::slot("causal", Lit::Bool(true)), None));
+    }
+    let usual = 1.0 / (size as f32).sqrt();
+    if (op.scale - usual).abs() > 1e-6 * usual {
+        args.push(Arg::keyword("scale", Expr::slot("scale", Lit::float(op.scale)), None));
+    }
+    Ok(Expr::call("F.scaled_dot_product_attention", args))
 }
 
 /// `torch.einsum`.

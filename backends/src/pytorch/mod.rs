@@ -4,6 +4,7 @@ mod build;
 mod functional;
 mod functions;
 mod layers;
+mod prepare;
 mod recurrent;
 mod shapes;
 mod source;
@@ -12,7 +13,7 @@ mod spatial;
 mod weight_norm;
 
 use modelport_ir::op::Op;
-use modelport_ir::{Error, Graph, NodeId, Problem, Result};
+use modelport_ir::{Error, Graph, NodeId, Problem, Result, Value};
 
 use crate::plan::{self, Dialect, Leaf, Param};
 use crate::python::{Arg, Expr, Lit};
@@ -46,6 +47,7 @@ pub struct Generated {
 /// # Errors
 /// Every node that PyTorch cannot say.
 pub fn generate(graph: &Graph, options: &Options) -> Result<Generated> {
+    let graph = &prepare::prepared(graph)?;
     let mut leaves = Vec::new();
     let mut problems = Vec::new();
     for id in graph.order()? {
@@ -74,10 +76,38 @@ fn leaf(graph: &Graph, id: NodeId) -> std::result::Result<Leaf, Problem> {
     let mut b = Builder::new(graph, id);
     let (role, expr) = expression(&mut b, graph.op(id))?;
     let mut leaf = b.leaf(&role, expr);
+    if leaf.members.is_empty() {
+        name_attended(graph, id, &mut leaf);
+    }
     if !graph.modules.is_empty() {
         leaf.functional = functional::form(graph, id, &leaf);
     }
     Ok(leaf)
+}
+
+/// Calls what goes into an attention as everyone does.
+fn name_attended(graph: &Graph, id: NodeId, leaf: &mut Leaf) {
+    let outputs = graph.node(id).outputs.len();
+    let names: Option<Vec<&str>> = (0..outputs).map(|output| attended(graph, Value { node: id, output })).collect();
+    match names.as_deref() {
+        Some([name]) => leaf.role = (*name).to_owned(),
+        Some(names) if leaf.results.is_empty() => leaf.results = names.iter().map(|&name| name.to_owned()).collect(),
+        _ => {}
+    }
+}
+
+/// Whether a value is the query, the key or the value of an attention, in the end.
+fn attended(graph: &Graph, mut value: Value) -> Option<&'static str> {
+    for _ in 0..4 {
+        let readers = graph.consumers(value);
+        let [(reader, slot)] = readers.as_slice() else { return None };
+        match graph.op(*reader) {
+            Op::Attention(_) => return ["q", "k", "v"].get(*slot).copied(),
+            Op::Transpose(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => value = (*reader).into(),
+            _ => return None,
+        }
+    }
+    None
 }
 
 fn named(role: &str, built: Built) -> std::result::Result<(String, Expr), Problem> {
@@ -135,6 +165,7 @@ fn expression(b: &mut Builder<'_>, op: &Op) -> std::result::Result<(String, Expr
         Op::Dense(_) => named("fc", l::dense(b)),
         Op::MatMul(op) => named("product", f::matmul(b, op)),
         Op::Einsum(op) => named("product", f::einsum(b, &op.equation)),
+        Op::Attention(op) => named("attention", f::attention(b, op)),
         Op::Recurrent(op) => named("rnn", recurrent::recurrent(b, op)),
         Op::Reduce(op) => named(&format!("{:?}", op.kind).to_lowercase(), f::reduce(b, op)),
         Op::ArgReduce(op) => named("index", f::arg_reduce(b, op)),

@@ -176,6 +176,14 @@ pub(crate) fn samples() -> Vec<Sample> {
     add(MatMul { transpose_a: false, transpose_b: true }.into(), vec![data(["N", "5", "3"]), data(["N", "4", "3"])]);
     add(Einsum { equation: "nij,njk->nik".to_owned() }.into(), vec![data(["N", "5", "3"]), data(["N", "3", "2"])]);
 
+    let heads = |length: &'static str, size: &'static str| data(["N", "2", length, size]);
+    let attention = || vec![heads("5", "4"), heads("3", "4"), heads("3", "6")];
+    add(Attention { scale: 0.5, causal: true }.into(), attention());
+    let masks = [typed(DType::Bool, ["N", "1", "1", "3"]), weight([5, 3])];
+    for mask in masks {
+        add(Attention { scale: 0.1, causal: false }.into(), attention().into_iter().chain([mask]).collect());
+    }
+
     use ReduceKind::*;
     for kind in [Sum, Mean, Max, Min, Prod, All, Any, L2, LogSumExp] {
         add(Reduce { kind, axes: vec![1, 2], keep_dims: false }.into(), vec![image()]);

@@ -3,8 +3,8 @@
 use super::{Array, apply};
 use crate::layout::Layout;
 use crate::op::{
-    AdaptivePool, ArgReduce, BatchNorm, Binary, Cast, Cell, Clip, Concat, Conv, ConvTranspose, Coordinates, CumSum,
-    Dense, DepthToSpace, Dims, Dropout, Einsum, Elu, Expand, Extreme, Fill, Gather, GatherNd, Gelu, GridSample,
+    AdaptivePool, ArgReduce, Attention, BatchNorm, Binary, Cast, Cell, Clip, Concat, Conv, ConvTranspose, Coordinates,
+    CumSum, Dense, DepthToSpace, Dims, Dropout, Einsum, Elu, Expand, Extreme, Fill, Gather, GatherNd, Gelu, GridSample,
     GroupNorm, InstanceNorm, L2Normalize, LayerNorm, LeakyRelu, LogSoftmax, Lrn, MatMul, OneHot, Op, Outside, PRelu,
     Pack, Pad, PadMode, Pads, Pool, PoolKind, Range, Recurrent, Reduce, ReduceKind, Reshape, Resize, ResizeMode,
     Reverse, Scatter, Select, Slice, Softmax, SpaceToDepth, Split, Squeeze, Tile, TopK, Transpose, Unary, Unpack,
@@ -148,7 +148,8 @@ impl Random {
             32 => Cast { dtype }.into(),
             33 => CumSum { axis, exclusive: flag, reverse: !flag }.into(),
             34 => Dense {}.into(),
-            35 => MatMul { transpose_a: flag, transpose_b: self.below(2) == 0 }.into(),
+            35 if flag => Attention { scale: epsilon, causal: axis == 0 }.into(),
+            35 => MatMul { transpose_a: axis == 0, transpose_b: self.below(2) == 0 }.into(),
             36 => {
                 let equation =
                     self.pick(&["->", "a->a", "ab,bc->ac", "aa->a", "a,b->aa", "ab->z", "ab,ab->", "-", "é->é"]);
@@ -228,6 +229,17 @@ fn nothing_panics() {
             if apply(&op, &inputs).is_ok() {
                 evaluated.insert(op.family());
             }
+        }
+    }
+    // Nor do queries, keys and values.
+    for _ in 0..2000 {
+        random.turn();
+        let op = Attention { scale: random.real(), causal: random.below(2) == 0 }.into();
+        let inputs = [array(&[2, 1, 3]), array(&[2, random.below(3), 3]), array(&[2, random.below(3), 1])];
+        let mask = random.array();
+        let inputs: Vec<_> = inputs.iter().chain([&mask]).take(3 + random.below(2)).map(Some).collect();
+        if apply(&op, &inputs).is_ok() {
+            evaluated.insert(op.family());
         }
     }
     // Nor do places that lie in what is written into.

@@ -6,6 +6,7 @@
 
 mod activation;
 mod array;
+mod attention;
 mod conv;
 mod dense;
 mod erf;
@@ -189,6 +190,7 @@ fn compute(op: &Op, inputs: &[Option<&Array>], shapes: &[Vec<usize>]) -> Result<
         Op::Dense(_) => dense::dense(x()?, at(inputs, 1)?, optional(2), shape),
         Op::MatMul(op) => dense::matmul(op, x()?, at(inputs, 1)?, shape),
         Op::Einsum(op) => dense::einsum(op, &all()?),
+        Op::Attention(op) => attention::attention(op, x()?, at(inputs, 1)?, at(inputs, 2)?, optional(3), shape),
         Op::Recurrent(op) => return recurrent::recurrent(op, &all()?, shapes),
         Op::Reduce(op) => reduce::reduce(op, x()?, shape),
         Op::ArgReduce(op) => reduce::arg_reduce(op, x()?, shape),

@@ -102,9 +102,8 @@ impl<'a> View<'a> {
         match self.op {
             Op::Constant(_) | Op::Foreign(_) | Op::Range(_) | Op::Dims(_) => None,
             Op::Scatter(_) => None,
-            Op::Dense(_) | Op::MatMul(_) | Op::Einsum(_) | Op::Recurrent(_) | Op::GatherNd(_) | Op::GridSample(_) => {
-                None
-            }
+            Op::Dense(_) | Op::MatMul(_) | Op::Einsum(_) | Op::Attention(_) | Op::Recurrent(_) => None,
+            Op::GatherNd(_) | Op::GridSample(_) => None,
             Op::Fill(_) => self.all(roles),
             Op::Input(_) => whole().then(|| self.all(roles)).flatten(),
             Op::Unary(_) | Op::LeakyRelu(_) | Op::Elu(_) | Op::Gelu(_) | Op::Clip(_) | Op::Cast(_) | Op::Dropout(_) => {

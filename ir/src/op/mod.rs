@@ -11,6 +11,7 @@ macro_rules! slots {
 }
 
 pub mod activation;
+pub mod attention;
 pub mod conv;
 pub mod dense;
 pub mod io;
@@ -28,6 +29,7 @@ pub mod spatial;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use activation::{Clip, Elu, Gelu, LeakyRelu, LogSoftmax, PRelu, Softmax, Unary};
+pub use attention::Attention;
 pub use conv::{Conv, ConvTranspose};
 pub use dense::{Dense, Einsum, MatMul};
 pub use io::{Constant, Dims, Fill, Foreign, Input, Range};
@@ -121,7 +123,7 @@ ops! {
     BatchNorm, LayerNorm, InstanceNorm, GroupNorm, Lrn, L2Normalize, Dropout,
     Unary, LeakyRelu, Elu, PRelu, Gelu, Clip, Softmax, LogSoftmax,
     Binary, Select, Cast, CumSum,
-    Dense, MatMul, Einsum, Recurrent,
+    Dense, MatMul, Einsum, Attention, Recurrent,
     Reduce, ArgReduce, TopK,
     Reshape, Transpose, Squeeze, Unsqueeze, Concat, Split, Pack, Unpack, Slice, Pad, Tile, Expand, Gather, GatherNd,
     Scatter, OneHot, Reverse,

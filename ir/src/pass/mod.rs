@@ -14,6 +14,7 @@ pub mod fold_batch_norm;
 pub mod fold_constants;
 pub mod fold_pad;
 pub mod fuse_activations;
+pub mod fuse_attention;
 pub mod fuse_batch_norm;
 pub mod fuse_dense;
 pub mod fuse_l2_normalize;
@@ -23,6 +24,7 @@ pub mod fuse_softmax;
 pub mod fuse_weight_norm;
 pub mod join_directions;
 pub mod join_groups;
+pub mod join_views;
 pub mod lower_rank;
 pub mod merge_equal;
 pub mod narrow_fills;
@@ -34,6 +36,7 @@ mod terms;
 #[cfg(test)]
 mod testing;
 pub mod turn_parts;
+pub mod unpack_parts;
 
 use crate::diagnostic::Result;
 use crate::graph::Graph;
@@ -191,6 +194,18 @@ pub const NORMALIZE: &[Pass] = &[
         reason: "a sequence that is read from both ends is one layer",
         after: &["fuse_recurrent", "remove_noops"],
         run: join_directions::run,
+    },
+    Pass {
+        name: "unpack_parts",
+        reason: "what is taken apart is taken apart once, by one operator",
+        after: &["fuse_recurrent", "join_directions"],
+        run: unpack_parts::run,
+    },
+    Pass {
+        name: "join_views",
+        reason: "axes are split, ordered and joined once, however many functions the source used for it",
+        after: &["unpack_parts"],
+        run: join_views::run,
     },
 ];
 

@@ -215,16 +215,22 @@ fn softplus(call: &mut Call) -> Result<Arg> {
     let x = call.value("self")?;
     let beta = call.float("beta")?;
     // Beyond the threshold PyTorch gives x itself, which a float32 can't tell from softplus from 20 on.
-    if call.float("threshold")? < 15.0 {
-        return Err(call.fail("softplus with a threshold below 15 is not translated"));
-    }
+    let threshold = call.float("threshold")?;
+    let (mut scaled, mut soft);
     if beta == 1.0 {
-        return simple(call, Unary::Softplus);
+        (scaled, soft) = (x, call.add(Unary::Softplus, &[x])?);
+    } else {
+        let number = call.scalar(DType::Float32, beta);
+        scaled = call.add(op::Binary::Mul, &[x, number])?;
+        soft = call.add(Unary::Softplus, &[scaled])?;
+        soft = call.add(op::Binary::Div, &[soft, number])?;
     }
-    let number = call.scalar(DType::Float32, beta);
-    let scaled = call.add(op::Binary::Mul, &[x, number])?;
-    let soft = call.add(Unary::Softplus, &[scaled])?;
-    Ok(call.add(op::Binary::Div, &[soft, number])?.into())
+    if threshold < 15.0 {
+        let limit = call.scalar(DType::Float32, threshold);
+        scaled = call.add(op::Binary::Greater, &[scaled, limit])?;
+        soft = call.add(op::Select {}, &[scaled, x, soft])?;
+    }
+    Ok(soft.into())
 }
 
 fn softmax(call: &mut Call, logarithm: bool) -> Result<Arg> {

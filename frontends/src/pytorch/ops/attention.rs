@@ -1,8 +1,9 @@
 //! Attention.
 
 use modelport_ir::op::Binary;
-use modelport_ir::{DType, Result, Tensor, Value, op};
+use modelport_ir::{DType, Result, Value, op};
 
+use super::create::inside;
 use super::{Call, Entry, op};
 use crate::pytorch::arg::Arg;
 
@@ -55,7 +56,8 @@ fn attention(call: &mut Call) -> Result<Arg> {
     let factor = call.scalar(dtype, scale);
     scores = call.add(Binary::Mul, &[scores, factor])?;
     if call.bool("is_causal")? {
-        let mask = causal(call, scores)?;
+        let shape = call.lower.graph.shape(scores).clone();
+        let mask = inside(call, (&shape[rank - 2], &shape[rank - 1]), 0, true)?;
         let excluded = call.scalar(dtype, f64::NEG_INFINITY);
         scores = call.add(op::Select {}, &[mask, scores, excluded])?;
     }
@@ -75,26 +77,6 @@ fn attention(call: &mut Call) -> Result<Arg> {
         weights = call.add(op::Dropout { rate }, &[weights])?;
     }
     Ok(call.add(op::MatMul { transpose_a: false, transpose_b: false }, &[weights, value])?.into())
-}
-
-/// Truth where a position may look: at itself and what came before.
-fn causal(call: &mut Call, scores: Value) -> Result<Value> {
-    let shape = call.lower.graph.shape(scores).clone();
-    let rank = shape.rank();
-    let (rows, columns) = (&shape[rank - 2], &shape[rank - 1]);
-    let ones = match (rows.known(), columns.known()) {
-        (Some(rows), Some(columns)) if rows.saturating_mul(columns) <= 1 << 24 => {
-            let mask = (0..rows).flat_map(|row| (0..columns).map(move |column| f64::from(u8::from(column <= row))));
-            return Ok(call.constant(Tensor::from_f64(DType::Bool, &[rows, columns], mask.collect::<Vec<_>>())));
-        }
-        _ => {
-            let matrix = modelport_ir::Shape(vec![rows.clone(), columns.clone()]);
-            let like = call.lower.like(&matrix)?;
-            call.add_with(op::Fill { shape: matrix, value: 1.0, dtype: DType::Bool }, &[like])?
-        }
-    };
-    let mask = call.call("tril", &[ones.into()])?;
-    call.lower.value(&mask)
 }
 
 /// Self-attention with one product for query, key and value.

@@ -90,6 +90,45 @@ pub const OPS: &[Entry] = &[
         let k = call.size("k")?;
         kth(call, k.checked_sub(1).ok_or_else(|| call.fail("k counts from 1"))?)
     }),
+    op("msort", "self", |call| {
+        let sorted = call.call("sort", &[call.arg("self"), 0.into()])?;
+        Ok(sorted.list().and_then(|parts| parts.first()).cloned().unwrap_or_default())
+    }),
+    op("hstack", "tensors", |call| {
+        let parts = at_least(call, 1)?;
+        let axis = parts.first().map_or(0, |part| usize::from(call.lower.graph.shape(*part).rank() > 1));
+        let parts: Vec<Arg> = parts.into_iter().map(Arg::from).collect();
+        call.call("cat", &[parts.into(), axis.into()])
+    }),
+    op("vstack", "tensors", |call| {
+        let parts: Vec<Arg> = at_least(call, 2)?.into_iter().map(Arg::from).collect();
+        call.call("cat", &[parts.into(), 0.into()])
+    }),
+    op("dstack", "tensors", |call| {
+        let parts: Vec<Arg> = at_least(call, 3)?.into_iter().map(Arg::from).collect();
+        call.call("cat", &[parts.into(), 2.into()])
+    }),
+    op("atleast_1d", "self", |call| with_rank(call, "self", 1)),
+    op("atleast_2d", "self", |call| with_rank(call, "self", 2)),
+    op("atleast_3d", "self", |call| with_rank(call, "self", 3)),
+    op("take", "self index", |call| {
+        let flat = call.call("flatten", &[call.arg("self")])?;
+        call.call("index", &[flat, vec![call.arg("index")].into()])
+    }),
+    op("diag_embed", "self offset=0 dim1=-2 dim2=-1", diag_embed),
+    op("linalg_multi_dot", "tensors", |call| {
+        let mut parts = call.values("tensors")?.into_iter();
+        let mut product = Arg::from(parts.next().ok_or_else(|| call.fail("there are no matrices"))?);
+        for part in parts {
+            product = call.call("matmul", &[product, part.into()])?;
+        }
+        Ok(product)
+    }),
+    op("float_power", "self exponent", |call| {
+        let x = call.call("double", &[call.arg("self")])?;
+        call.call("pow", &[x, call.arg("exponent")])
+    }),
+    op("signbit", "self", |call| call.call("lt", &[call.arg("self"), 0.into()])),
     op("flipud", "self", |call| call.call("flip", &[call.arg("self"), vec![0.into()].into()])),
     op("fliplr", "self", |call| call.call("flip", &[call.arg("self"), vec![1.into()].into()])),
     op("rot90", "self k=1 dims=[0,1]", rotate),
@@ -325,6 +364,45 @@ fn running(call: &mut Call, kind: ReduceKind, neutral: f64) -> Result<Arg> {
 }
 
 /// Positions beside the values are not known: whoever reads them is told.
+/// The tensors of a list with at least this many axes.
+fn at_least(call: &mut Call, rank: usize) -> Result<Vec<Value>> {
+    let parts = call.values("tensors")?;
+    parts.into_iter().map(|part| raised(call, part, rank)).collect()
+}
+
+fn with_rank(call: &mut Call, name: &str, rank: usize) -> Result<Arg> {
+    let x = call.value(name)?;
+    Ok(raised(call, x, rank)?.into())
+}
+
+/// New axes go in front, but the third comes last, as in NumPy.
+fn raised(call: &mut Call, x: Value, rank: usize) -> Result<Value> {
+    let own = call.lower.graph.shape(x).rank();
+    let axes: Vec<usize> = match (own, rank) {
+        (0, rank) => (0..rank).collect(),
+        (1, 2) => vec![0],
+        (1, 3) => vec![0, 2],
+        (2, 3) => vec![2],
+        _ => return Ok(x),
+    };
+    call.add(op::Unsqueeze { axes }, &[x])
+}
+
+/// Matrices with the last axis on their main diagonal.
+fn diag_embed(call: &mut Call) -> Result<Arg> {
+    let shape = call.shape("self")?;
+    let rank = shape.rank() + 1;
+    let axes = [call.int("dim1")?, call.int("dim2")?].map(|axis| call.axis_of(axis, rank));
+    let [first, second] = axes;
+    if call.int("offset")? != 0 || first? + 2 != rank || second? + 1 != rank {
+        return Err(call.fail("only the main diagonal of the last two axes is translated"));
+    }
+    let size = call.known(&shape, rank - 2, "the length of the diagonal")?;
+    let eye = call.call("eye", &[size.into()])?;
+    let columns = call.call("unsqueeze", &[call.arg("self"), Arg::from(-1i64)])?;
+    call.call("mul", &[columns, eye])
+}
+
 fn first_of_two(values: Arg) -> Arg {
     vec![values, Arg::None].into()
 }

@@ -17,6 +17,10 @@ pub const OPS: &[Entry] = &[
     op("conv_transpose1d", TRANSPOSED, |call| transposed(call, 1)),
     op("conv_transpose2d", TRANSPOSED, |call| transposed(call, 2)),
     op("conv_transpose3d", TRANSPOSED, |call| transposed(call, 3)),
+    op("_convolution_mode", CONV, |call| {
+        let rank = call.shape("weight")?.rank().saturating_sub(2);
+        conv(call, rank)
+    }),
     op("convolution", GENERAL, general),
     op("_convolution", GENERAL, general),
 ];

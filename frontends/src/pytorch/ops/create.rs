@@ -207,8 +207,17 @@ fn triangle(call: &mut Call, lower: bool) -> Result<Arg> {
     if rank < 2 {
         return Err(call.fail("a triangle takes a matrix"));
     }
-    let dim = |axis: usize| shape.get(axis).cloned().unwrap_or(Dim::Unknown);
-    let mask: Value = match (dim(rank - 2), dim(rank - 1)) {
+    let mask = inside(call, (&shape[rank - 2], &shape[rank - 1]), diagonal, lower)?;
+    if dtype == DType::Bool {
+        return Ok(call.add(Binary::And, &[x, mask])?.into());
+    }
+    let zero = call.scalar(dtype, 0.0);
+    Ok(call.add(op::Select {}, &[mask, x, zero])?.into())
+}
+
+/// Truth at the places of a matrix that lie on a diagonal or below it (`lower`), or on it or above.
+pub(super) fn inside(call: &mut Call, (rows, columns): (&Dim, &Dim), diagonal: i64, lower: bool) -> Result<Value> {
+    Ok(match (rows.clone(), columns.clone()) {
         (Dim::Known(rows), Dim::Known(columns)) if rows.saturating_mul(columns) <= 1 << 24 => {
             let inside = |row: usize, column: usize| {
                 let distance = column as i64 - row as i64;
@@ -228,12 +237,7 @@ fn triangle(call: &mut Call, lower: bool) -> Result<Arg> {
             let limit = call.scalar(DType::Int64, diagonal as f64);
             call.add(if lower { Binary::LessEqual } else { Binary::GreaterEqual }, &[distance, limit])?
         }
-    };
-    if dtype == DType::Bool {
-        return Ok(call.add(Binary::And, &[x, mask])?.into());
-    }
-    let zero = call.scalar(dtype, 0.0);
-    Ok(call.add(op::Select {}, &[mask, x, zero])?.into())
+    })
 }
 
 fn meshgrid(call: &mut Call) -> Result<Arg> {

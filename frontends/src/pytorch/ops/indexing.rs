@@ -173,6 +173,9 @@ fn index(call: &mut Call) -> Result<Arg> {
             None => continue,
         };
         if matches!(call.lower.graph.info(value).dtype, DType::Bool | DType::UInt8) {
+            if let Some(index) = places_of(call, value).filter(|_| places.len() == 1) {
+                return Ok(call.add(op::Gather { axis: first, batch_dims: 0 }, &[x, index])?.into());
+            }
             return Err(call.fail("a mask picks as many elements as the data says: such sizes are not converted"));
         }
         tensors.push(value);
@@ -210,6 +213,13 @@ fn index(call: &mut Call) -> Result<Arg> {
         y = call.add(op::Transpose { perm }, &[y])?;
     }
     Ok(y.into())
+}
+
+/// The places where a mask that is known, along one axis, is true.
+fn places_of(call: &mut Call, mask: Value) -> Option<Value> {
+    let truth = call.lower.graph.tensor(mask).filter(|mask| mask.rank() == 1)?.to_i64().ok()?;
+    let places: Vec<i64> = (0i64..).zip(truth).filter_map(|(place, seen)| (seen != 0).then_some(place)).collect();
+    Some(call.constant(Tensor::from_i64(&[places.len()], &places)))
 }
 
 /// Known indices with the negative ones counted from the end.

@@ -1,6 +1,6 @@
 //! Pooling.
 
-use modelport_ir::{Dim, Layout, Result, Tensor, Value, op};
+use modelport_ir::{DType, Dim, Layout, Result, Shape, Tensor, Value, op};
 
 use super::conv::{batched, unbatched};
 use super::{Call, Entry, op};
@@ -16,8 +16,12 @@ pub const OPS: &[Entry] = &[
     op("max_pool1d", MAX, |call| max(call, 1)),
     op("max_pool2d", MAX, |call| max(call, 2)),
     op("max_pool3d", MAX, |call| max(call, 3)),
-    op("max_pool2d_with_indices", MAX, |call| Ok(vec![max(call, 2)?, Arg::None].into())),
-    op("max_pool3d_with_indices", MAX, |call| Ok(vec![max(call, 3)?, Arg::None].into())),
+    op("max_pool1d_with_indices", MAX, |call| Ok(vec![max(call, 1)?, places(call, 1)?].into())),
+    op("max_pool2d_with_indices", MAX, |call| Ok(vec![max(call, 2)?, places(call, 2)?].into())),
+    op("max_pool3d_with_indices", MAX, |call| Ok(vec![max(call, 3)?, places(call, 3)?].into())),
+    op("max_unpool1d", "self indices output_size", |call| unpool(call, 1)),
+    op("max_unpool2d", "self indices output_size", |call| unpool(call, 2)),
+    op("max_unpool3d", "self indices output_size stride=[] padding=[]", |call| unpool(call, 3)),
     op("avg_pool1d", AVG_1D, |call| avg(call, 1)),
     op("avg_pool2d", AVG, |call| avg(call, 2)),
     op("avg_pool3d", AVG, |call| avg(call, 3)),
@@ -64,6 +68,84 @@ fn max(call: &mut Call, spatial: usize) -> Result<Arg> {
     let pool = window(call, op::PoolKind::Max, spatial)?;
     let (x, added) = batched(call, "self", spatial)?;
     let y = call.add(pool, &[x])?;
+    unbatched(call, y, added)
+}
+
+/// Where the maxima of windows that don't overlap lie: each window's elements become an axis, and what `argmax` says
+/// of it an index into the flattened spatial axes. Nothing for other windows: an error for those who read it.
+fn places(call: &mut Call, spatial: usize) -> Result<Arg> {
+    let pool = window(call, op::PoolKind::Max, spatial)?;
+    let (x, added) = batched(call, "self", spatial)?;
+    let shape = call.lower.graph.shape(x).clone();
+    let plain = pool.pads.is_zero() && pool.strides == pool.kernel && pool.dilations.iter().all(|&d| d == 1);
+    let Some(sizes) = shape.get(2..).and_then(|dims| dims.iter().map(Dim::known).collect::<Option<Vec<_>>>()) else {
+        return Ok(Arg::None);
+    };
+    let counts: Vec<usize> = sizes.iter().zip(&pool.kernel).map(|(size, kernel)| size / kernel.max(&1)).collect();
+    let cut: Vec<usize> = counts.iter().zip(&pool.kernel).map(|(count, kernel)| count * kernel).collect();
+    if !plain || (pool.ceil_mode && cut != sizes) || counts.contains(&0) {
+        return Ok(Arg::None);
+    }
+    let mut y = x;
+    if cut != sizes {
+        let mut slice = op::Slice::all(spatial + 2);
+        for (end, &size) in slice.ends.iter_mut().skip(2).zip(&cut) {
+            *end = i64::try_from(size).unwrap_or(i64::MAX);
+        }
+        y = call.add(slice, &[y])?;
+    }
+    let front = || shape.iter().take(2).cloned();
+    let pairs = counts.iter().zip(&pool.kernel).flat_map(|(&count, &kernel)| [Dim::Known(count), Dim::Known(kernel)]);
+    y = call.add(op::Reshape { shape: front().chain(pairs).collect() }, &[y])?;
+    let axes = |first: usize| (0..spatial).map(move |i| first + 2 * i);
+    y = call.add(op::Transpose { perm: [0, 1].into_iter().chain(axes(2)).chain(axes(3)).collect() }, &[y])?;
+    let area = Dim::Known(pool.kernel.iter().product());
+    let known = || counts.iter().copied().map(Dim::Known);
+    y = call.add(op::Reshape { shape: front().chain(known()).chain([area]).collect() }, &[y])?;
+    let axis = spatial + 2;
+    let dtype = DType::Int64;
+    let at = call.add(op::ArgReduce { kind: op::Extreme::Max, axis, keep_dims: false, dtype }, &[y])?;
+    // An element's index in the whole is that of its window's first one and its distance from that.
+    let inside = call.constant(flat_indices(&pool.kernel, &vec![1; spatial], &sizes));
+    let first = call.constant(flat_indices(&counts, &pool.kernel, &sizes));
+    let distance = call.add(op::Gather { axis: 0, batch_dims: 0 }, &[inside, at])?;
+    let first = call.add(op::Reshape { shape: known().collect() }, &[first])?;
+    let y = call.add(op::Binary::Add, &[distance, first])?;
+    unbatched(call, y, added)
+}
+
+/// The indices into flattened axes of `sizes` of a grid of `counts` places, `steps` apart.
+fn flat_indices(counts: &[usize], steps: &[usize], sizes: &[usize]) -> Tensor {
+    let mut indices = vec![0i64];
+    for ((&count, &step), &size) in counts.iter().zip(steps).zip(sizes) {
+        let along = |index: i64| (0..count).map(move |i| index * size as i64 + (i * step) as i64);
+        indices = indices.into_iter().flat_map(along).collect();
+    }
+    Tensor::from_i64(&[indices.len()], &indices)
+}
+
+/// Zeros but for the places in the flattened spatial axes that the indices tell.
+fn unpool(call: &mut Call, spatial: usize) -> Result<Arg> {
+    if call.arg("indices").is_none() {
+        return Err(call.fail("unpooling behind a pool with overlapping or padded windows is not translated"));
+    }
+    let (x, added) = batched(call, "self", spatial)?;
+    let (indices, _) = batched(call, "indices", spatial)?;
+    let info = call.lower.graph.info(x).clone();
+    let sizes: Vec<usize> = call.elems("output_size")?.iter().filter_map(|size| size.dim().known()).collect();
+    let Some(sizes) = sizes.len().checked_sub(spatial).map(|front| sizes[front..].to_vec()) else {
+        return Err(call.fail("the output size is not known"));
+    };
+    let front: Vec<Dim> = info.shape.iter().take(2).cloned().collect();
+    let with = |last: Vec<Dim>| Shape(front.iter().cloned().chain(last).collect());
+    let places = info.shape.iter().skip(2).fold(Dim::Known(1), |all, dim| all.times(dim));
+    let whole = with(vec![sizes.iter().map(|&size| Dim::Known(size)).fold(Dim::Known(1), |all, dim| all.times(&dim))]);
+    let like = call.lower.like(&whole)?;
+    let zeros = call.add_with(op::Fill { shape: whole, value: 0.0, dtype: info.dtype }, &[like])?;
+    let flat = |call: &mut Call, value: Value| call.add(op::Reshape { shape: with(vec![places.clone()]) }, &[value]);
+    let (indices, x) = (flat(call, indices)?, flat(call, x)?);
+    let y = call.add(op::Scatter { axis: 2, elements: true, add: false }, &[zeros, indices, x])?;
+    let y = call.add(op::Reshape { shape: with(sizes.into_iter().map(Dim::Known).collect()) }, &[y])?;
     unbatched(call, y, added)
 }
 

@@ -193,7 +193,7 @@ impl Maker {
 
     fn matrix(&mut self) -> Option<()> {
         let (x, y) = (self.value(), self.value());
-        match self.dice.below(6) {
+        match self.dice.below(7) {
             5 => {
                 let features = self.known(x, 2)?;
                 let weights = [[2, features], [2, 2]].map(|shape| self.weight(&shape));
@@ -216,6 +216,10 @@ impl Maker {
                 self.add(op::Dense {}, &[x, weights, bias])
             }
             3 => {
+                let causal = self.dice.chance(50);
+                self.add(op::Attention { scale: 0.5, causal }, &[x, x, x])
+            }
+            4 => {
                 let op = op::MatMul { transpose_a: self.dice.chance(50), transpose_b: self.dice.chance(50) };
                 self.add(op, &[x, y])
             }
