@@ -16,6 +16,11 @@ from torch import Tensor, nn
 class ResetBeforeGRU(nn.GRU):
     """A GRU whose reset gate scales the state before its product, as in TensorFlow 1; that of `nn.GRU` comes after."""
 
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor
+    bias_hh_l0: Tensor
+
     def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
         h = x.new_zeros(x.shape[1 - self.batch_first], self.hidden_size) if h is None else h[0]
         sizes = [2 * self.hidden_size, self.hidden_size]
