@@ -413,6 +413,11 @@ pub fn gather(b: &mut Builder<'_>, op: &Gather) -> Built {
     }
     // Shared leading axes: the same number of slices from every element of the batch.
     let index = b.tensor(1)?;
+    if b.version == 2 {
+        // `tf.gather` knows shared axes, and `take_along_axis` of TensorFlow no symbolic tensors.
+        let shared = Arg::keyword("batch_dims", Expr::int("batch_dims", op.batch_dims), None);
+        return Ok(Expr::call("ops.take", vec![Arg::new(x), Arg::new(index), axis(&[op.axis]), shared]));
+    }
     let own = index_shape.rank() - op.batch_dims;
     if own > 1 {
         return Err(b.problem("picking by several axes of indices behind shared ones can't be said in Keras"));

@@ -48,7 +48,6 @@ const FUNCTIONS: &[(&str, &str)] = &[
     ("convert_to_tensor", "constant"),
     ("full", "fill"),
     ("arange", "range"),
-    ("take_along_axis", "experimental.numpy.take_along_axis"),
     ("average_pool", "nn.avg_pool1d"),
     ("conv", "nn.convolution"),
 ];
